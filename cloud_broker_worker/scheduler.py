@@ -1,0 +1,77 @@
+"""What to evaluate next. In: frames from all agents, in order. Out: batches of work. Pure.
+
+A batch holds at most one piece of work a session, because the next one depends on its verdict, and as many
+sessions as the token budget allows. Frames that need no model are answered on the way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from cloud_broker_worker.sessions import Admission, Session, SessionTable, Work
+from schemas.frames import Draft, Open
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A frame, who sent it, and when it came (seconds, monotonic)."""
+
+    agent: str
+    frame: Open | Draft
+    at_s: float
+
+    def has_expired(self, now_s: float) -> bool:
+        """Whether its agent has stopped waiting: it will send the same tokens again in a newer draft."""
+        doubt = self.frame.doubt if isinstance(self.frame, Draft) else None
+        return doubt is not None and now_s - self.at_s > doubt.deadline_ms / 1000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Work for one pass of the target model, and the admissions that need none, each with its agent."""
+
+    work: list[Work] = field(default_factory=list)
+    answered: list[tuple[str, Admission]] = field(default_factory=list)
+
+
+class Scheduler:
+    """First come, first served, one piece of work a session and batch, up to a number of tokens."""
+
+    def __init__(self, sessions: SessionTable, max_tokens: int) -> None:
+        self._sessions, self._max_tokens = sessions, max_tokens
+        self._waiting: deque[Arrival] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, arrival: Arrival) -> None:
+        """Queue a frame."""
+        self._waiting.append(arrival)
+
+    def next_batch(self, now_s: float) -> Batch:
+        """The next batch; empty when nothing waits. The first piece of work is taken whatever its size."""
+        batch, deferred = Batch(), deque[Arrival]()
+        busy: set[Session] = set()
+        num_tokens = 0
+        while self._waiting and num_tokens < self._max_tokens:
+            arrival = self._waiting.popleft()
+            if self._sessions.find(arrival.agent, arrival.frame.session) in busy:
+                deferred.append(arrival)
+                continue
+            admission = self._admit(arrival, busy, now_s)
+            if admission.work is None:
+                batch.answered.append((arrival.agent, admission))
+                continue
+            batch.work.append(admission.work)
+            busy.add(admission.work.session)
+            num_tokens += len(admission.work.ids) - admission.work.num_evaluated
+        self._waiting.extendleft(reversed(deferred))
+        return batch
+
+    def _admit(self, arrival: Arrival, busy: set[Session], now_s: float) -> Admission:
+        if arrival.has_expired(now_s):
+            return Admission(reason="expired")
+        if isinstance(arrival.frame, Open):
+            return self._sessions.open(arrival.agent, arrival.frame, busy)
+        return self._sessions.admit(arrival.agent, arrival.frame)

@@ -1,0 +1,1 @@
+"""The board: draft a token, judge it, ask when in doubt, roll back when told so."""

@@ -1,0 +1,145 @@
+"""One answer, token by token. In: prompt ids. Out: pieces of text as they are committed, and the usage.
+
+`step` is the whole of a token's way (docs/architecture.md): predict, draw from what would be sent, judge,
+skip or ask.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_agent.drafter import Drafter
+from edge_agent.ledger import AuditedToken, Ledger, Origin
+from edge_agent.policy import Policy
+from edge_agent.prediction import predict
+from edge_agent.text import Piece, TextAssembler
+from edge_agent.uncertainty import Estimator
+from edge_agent.usage import summarise
+from edge_agent.verifier import SessionTerms, Verifier
+from runtime.llama import Model
+from runtime.seeds import Stream, generator
+from schemas.distribution import DraftToken, TruncatedDistribution
+from schemas.frames import Doubt, Outcome, Verdict
+from schemas.messages import Usage
+from schemas.sampling import SamplingParameters
+
+# Skipped tokens wait at most this many for their audit (docs/protocol.md).
+MAX_RUN_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What an answer is to be like. `deadline_ms` is what drafts tell the worker of the agent's patience."""
+
+    sampling: SamplingParameters
+    seed: int | None
+    max_tokens: int
+    stop: tuple[str, ...]
+    k: int
+    deadline_ms: int
+
+
+class Answer:
+    """One answer under way. `verifier` None: nobody is asked, every token is unverified."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        drafter: Drafter,
+        policy: Policy,
+        estimate: Estimator,
+        verifier: Verifier | None,
+        options: AnswerOptions,
+    ) -> None:
+        self._model, self._drafter, self._policy = model, drafter, policy
+        self._estimate, self._verifier, self._options = estimate, verifier, options
+        self._seed = secrets.randbits(64) if options.seed is None else options.seed
+        self._rng = generator(self._seed, Stream.DRAFT)
+        self._text = TextAssembler(options.stop)
+        self.ledger = Ledger([])
+        self.finish_reason: str | None = None
+        self.usage = Usage()
+
+    def stream(self, prompt_ids: list[int]) -> Iterator[Piece]:
+        """Generate the answer; yields text as soon as it stands. `usage` is complete at the end."""
+        started_s = time.monotonic()
+        self.ledger = Ledger(prompt_ids)
+        if self._verifier is not None:
+            max_length = min(len(prompt_ids) + self._options.max_tokens, self._drafter.capacity)
+            terms = SessionTerms(self._options.sampling, self._seed, max_length)
+            self._verifier.begin(self.ledger, terms, self._policy.learn)
+        self._logits = self._drafter.restart(prompt_ids)
+        try:
+            while self.finish_reason is None:
+                yield from self.step()
+            yield from self._text.finish()
+        finally:
+            if self._verifier is not None:
+                self._verifier.finish()
+            trips = None if self._verifier is None else self._verifier.round_trips
+            self.usage = summarise(self.ledger, trips, time.monotonic() - started_s)
+
+    def step(self) -> list[Piece]:
+        """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
+        prediction = predict(self._logits, self._options.sampling)
+        q_hat = prediction.truncated(self._options.k)
+        draft = q_hat.draw(self._rng)
+        uncertainty = self._estimate(prediction, draft.token_id)
+        if self._verifier is None or not self._policy.skips(uncertainty):
+            return self._resolve(q_hat, draft, uncertainty)
+        return self._keep(draft, Origin.SKIPPED, uncertainty)
+
+    def _resolve(self, q_hat: TruncatedDistribution, draft: DraftToken, uncertainty: float) -> list[Piece]:
+        """Ask about a token in doubt, evaluate it while the verdict is on its way, and do as it says."""
+        doubt = Doubt(q_hat, draft.index, self._options.deadline_ms)
+        if self._verifier is None or not self._verifier.ask(doubt):
+            return self._keep(draft, Origin.UNVERIFIED, uncertainty)
+        length = self._drafter.length
+        if self._has_next(draft.token_id):
+            self._logits = self._drafter.advance([draft.token_id])
+        verdict = self._verifier.wait()
+        if verdict is None:
+            return self._keep(draft, Origin.UNVERIFIED, uncertainty)
+        self._policy.learn([AuditedToken(uncertainty, 1.0, skipped=False)])
+        return self._obey(verdict, draft, uncertainty, length)
+
+    def _obey(self, verdict: Verdict, draft: DraftToken, uncertainty: float, length: int) -> list[Piece]:
+        if verdict.outcome is Outcome.RECOVERED:
+            assert verdict.token_id is not None  # the codec has seen to it
+            self._drafter.rollback(length)
+            return self._commit(verdict.token_id, Origin.RECOVERED)
+        pieces = self._keep(draft, Origin.ACCEPTED, uncertainty)
+        if verdict.token_id is not None and self.finish_reason is None:
+            pieces += self._commit(verdict.token_id, Origin.BONUS)
+        return pieces
+
+    def _keep(self, draft: DraftToken, origin: Origin, uncertainty: float) -> list[Piece]:
+        return self._commit(draft.token_id, origin, draft, uncertainty)
+
+    def _commit(
+        self, token_id: int, origin: Origin, draft: DraftToken | None = None, uncertainty: float | None = None
+    ) -> list[Piece]:
+        """Hand a token to the reader for good, and see whether the answer ends with it."""
+        self.ledger.commit(token_id, origin, draft=draft, uncertainty=uncertainty)
+        pieces = self._text.add(self._model.piece(token_id), origin)
+        if self._model.ends_generation(token_id) or self._text.stopped:
+            self.finish_reason = "stop"
+        elif not self._has_next(token_id):
+            self.finish_reason = "length"
+        elif self._drafter.length < len(self.ledger.ids):
+            self._logits = self._drafter.advance(self.ledger.ids[self._drafter.length :])
+        if self._verifier is not None and self.ledger.num_pending >= MAX_RUN_TOKENS:
+            self._verifier.audit()
+        return pieces
+
+    def _has_next(self, token_id: int) -> bool:
+        """Whether another token may follow this one."""
+        is_room = (
+            len(self.ledger.records) < self._options.max_tokens
+            and self._drafter.length < self._drafter.capacity
+        )
+        return is_room and not self._model.ends_generation(token_id)

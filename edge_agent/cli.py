@@ -1,0 +1,104 @@
+"""The command line of an agent. In: argv. Out: answers on standard output, or a service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.text import Text
+
+from edge_agent.agent import Agent
+from edge_agent.ledger import Origin
+from edge_agent.service import Service
+from edge_agent.settings import DEFAULT_FILE, AgentSettings, GenerateSettings
+from edge_agent.text import Piece
+from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.settings import load
+from schemas.messages import Prompt, Usage
+
+PROG = "edge-agent"
+
+# Skipped text looks plain: it is most of it. Marks stand where colours cannot.
+STYLES = {
+    Origin.SKIPPED: "",
+    Origin.ACCEPTED: "green",
+    Origin.BONUS: "cyan",
+    Origin.RECOVERED: "yellow",
+    Origin.UNVERIFIED: "red",
+}
+MARKS = {
+    Origin.SKIPPED: ("", ""),
+    Origin.ACCEPTED: ("+", ""),
+    Origin.BONUS: ("*", ""),
+    Origin.RECOVERED: ("[", "]"),
+    Origin.UNVERIFIED: ("?", ""),
+}
+
+
+def main() -> int:
+    """Entry point of `edge-agent`."""
+    commands = {
+        "generate": Command("answer one prompt", generate),
+        "run": Command("wait for prompts on MQTT and answer them", run),
+    }
+    return dispatch(PROG, "Answers prompts with a draft model, asking a worker where it doubts.", commands)
+
+
+def generate(argv: list[str]) -> None:
+    """`edge-agent generate PROMPT`."""
+    settings = load(GenerateSettings, argv, prog=f"{PROG} generate", default_file=DEFAULT_FILE)
+    set_up_logging(settings.log_level)
+    text = sys.stdin.read() if settings.prompt == "-" else settings.prompt
+    with Agent(settings) as agent:
+        answer, pieces = agent.answer(Prompt(id="generate", text=text, raw=settings.raw))
+        show(pieces, color=settings.color)
+        if settings.stats:
+            print(describe(answer.usage), file=sys.stderr)
+
+
+def run(argv: list[str]) -> None:
+    """`edge-agent run`."""
+    settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
+    set_up_logging(settings.log_level)
+    with Agent(settings) as agent:
+        service = Service(agent)
+        on_termination(service.stop)
+        print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
+        service.run()
+
+
+def show(pieces: Iterable[Piece], *, color: bool | None) -> None:
+    """Print pieces as they come, each by its origin: in colour, or with marks where there is none."""
+    console = Console(force_terminal=color, highlight=False, soft_wrap=True)
+    in_color = console.is_terminal if color is None else color
+    for piece in pieces:
+        if in_color:
+            console.print(Text(piece.text, STYLES[piece.origin]), end="")
+        else:
+            before, after = MARKS[piece.origin]
+            sys.stdout.write(f"{before}{piece.text}{after}")
+        sys.stdout.flush()
+    print()
+
+
+def describe(usage: Usage) -> str:
+    """The usage of one answer in a line."""
+    parts = [f"{usage.tokens} tokens in {usage.seconds:.2f} s"]
+    counts = {
+        "skipped": usage.skipped,
+        "accepted": usage.accepted,
+        "bonus": usage.bonus,
+        "recovered": usage.recovered,
+        "unverified": usage.unverified,
+    }
+    parts += [f"{count} {name}" for name, count in counts.items() if count]
+    if usage.bytes_up is not None and usage.bytes_down is not None:
+        parts.append(f"{usage.bytes_up} bytes up, {usage.bytes_down} down")
+    if usage.divergence is not None:
+        parts.append(f"divergence {usage.divergence:.4f}")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The books of one answer: what is committed, what the worker knows, what is under way. Pure.
+
+In: tokens to commit, frames from the worker. Out: drafts to send, and what each token turned out to be.
+
+Positions count from the prompt's first token. `known` is how far the worker knows the answer, or will once
+it has read what was sent; a run is everything from there on. Example: a prompt of 5 tokens, two skipped ones
+(positions 5 and 6) and one in doubt: the draft has position 5, a run of two, and ends at 8. Accepted with a
+bonus token, `known` becomes 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from schemas.audit import decode_betas
+from schemas.distribution import WEIGHT_SUM, DraftToken
+from schemas.frames import Doubt, Draft, Outcome, Verdict
+
+
+class Origin(Enum):
+    """How a token came to be committed."""
+
+    SKIPPED = "skipped"
+    ACCEPTED = "accepted"
+    RECOVERED = "recovered"
+    BONUS = "bonus"
+    UNVERIFIED = "unverified"
+
+
+@dataclass
+class Record:
+    """One committed token. `weight` and `uncertainty` are those of the draft token; None: it was none.
+
+    `beta` is its rejection probability, once the worker has told it.
+    """
+
+    token_id: int
+    origin: Origin
+    weight: int | None = None
+    uncertainty: float | None = None
+    beta: float | None = None
+
+
+@dataclass(frozen=True)
+class AuditedToken:
+    """What the audit says of one judged token: its uncertainty, its beta, and whether it had been skipped."""
+
+    uncertainty: float
+    beta: float
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A verdict with the draft that it answers, and what it tells of tokens skipped before."""
+
+    draft: Draft
+    verdict: Verdict
+    in_time: bool
+    audited: list[AuditedToken]
+
+
+class Ledger:
+    """Books for one answer, over all the sessions that it may need."""
+
+    def __init__(self, prompt_ids: list[int]) -> None:
+        self.ids = list(prompt_ids)
+        self.records: list[Record] = []
+        self.num_prompt = len(prompt_ids)
+        self.session = 0
+        self.epoch = 0
+        self.known = 0
+        self._under_way: dict[tuple[int, int], Draft] = {}
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that the worker does not know of yet."""
+        return len(self.ids) - self.known
+
+    @property
+    def awaits_audit(self) -> bool:
+        """Whether anything sent has not been answered yet."""
+        return bool(self._under_way)
+
+    def open(self, session: int) -> list[int]:
+        """Start a session: the ids to tell the worker at once. Later ones follow as runs, for their audit."""
+        positions = [position for _, position in self._under_way]
+        known = min([self.known, *positions]) if self.known else self.num_prompt
+        self.session, self.epoch, self.known = session, 0, known
+        self._under_way.clear()
+        return self.ids[:known]
+
+    def commit(
+        self,
+        token_id: int,
+        origin: Origin,
+        *,
+        draft: DraftToken | None = None,
+        uncertainty: float | None = None,
+    ) -> None:
+        """Append a token for good."""
+        self.ids.append(token_id)
+        self.records.append(Record(token_id, origin, None if draft is None else draft.weight, uncertainty))
+
+    def ask(self, doubt: Doubt) -> Draft:
+        """The draft that asks about a token, the run before it included; `known` moves with the verdict."""
+        return self._send(doubt, final=False)
+
+    def audit(self, *, final: bool) -> Draft:
+        """The draft that brings the run for its audit alone; the worker is taken to know it from now on."""
+        draft = self._send(None, final=final)
+        self.known = draft.end
+        return draft
+
+    def settle(self, verdict: Verdict) -> Settled | None:
+        """Enter a verdict; None where it answers nothing that was sent.
+
+        One of the present epoch moves `known`, and a recovered one the epoch: the caller commits the token.
+        One of an older epoch is late and counts for the audit alone.
+        """
+        draft = self._under_way.get((verdict.epoch, verdict.position))
+        if draft is None or not _answers(verdict, draft, self.session):
+            return None
+        del self._under_way[verdict.epoch, verdict.position]
+        in_time = draft.doubt is not None and verdict.epoch == self.epoch
+        if in_time:
+            self.known = draft.end + (verdict.outcome is Outcome.ACCEPTED and verdict.token_id is not None)
+            self.epoch += verdict.outcome is Outcome.RECOVERED
+        return Settled(draft, verdict, in_time=in_time, audited=self._enter_betas(draft, verdict))
+
+    def miss(self) -> None:
+        """No verdict came in time: what was asked is no longer waited for, and the next draft starts anew."""
+        self.epoch += 1
+
+    def resync(self, known: int) -> bool:
+        """The worker knows less than it was taken to. False: not even the prompt, so open a session anew."""
+        self.epoch += 1
+        self.known = min(known, self.known)
+        self._under_way = {name: draft for name, draft in self._under_way.items() if draft.end <= known}
+        return known >= self.num_prompt
+
+    def _send(self, doubt: Doubt | None, *, final: bool) -> Draft:
+        run = self.records[self.known - self.num_prompt :]
+        weights = tuple(WEIGHT_SUM if record.weight is None else record.weight for record in run)
+        ids = tuple(record.token_id for record in run)
+        draft = Draft(self.session, self.epoch, self.known, ids, weights, doubt, final)
+        self._under_way[draft.epoch, draft.position] = draft
+        return draft
+
+    def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
+        """Give the run's tokens their betas, each once. A token in doubt has none until it is committed."""
+        audited: list[AuditedToken] = []
+        records = self.records[draft.position - self.num_prompt :]
+        betas = decode_betas(verdict.betas).tolist()
+        for record, beta in zip(records, betas, strict=False):
+            if record.uncertainty is None or record.beta is not None:
+                continue
+            record.beta = beta
+            if record.origin is Origin.SKIPPED:
+                audited.append(AuditedToken(record.uncertainty, beta, skipped=True))
+        return audited
+
+
+def _answers(verdict: Verdict, draft: Draft, session: int) -> bool:
+    """Whether a verdict fits the draft of its name: a beta a token, an outcome where there is doubt."""
+    about_doubt = verdict.outcome is not Outcome.AUDITED
+    return (
+        verdict.session == session
+        and len(verdict.betas) == draft.end - draft.position
+        and about_doubt == (draft.doubt is not None)
+    )

@@ -1,0 +1,47 @@
+"""What the draft model says about the next token. In: logits. Out: `q`, `q_hat`, and what judges need.
+
+The costs on a board are whole passes over the vocabulary, so everything here is made once a token: one
+softmax, which is also `q` unless top-k, top-p or min-p cut it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.sampling import Indices, Logits, largest, shape, softmax
+from schemas.distribution import WEIGHT_SUM, Probabilities, TruncatedDistribution, one_hot, quantise
+from schemas.sampling import SamplingParameters
+
+# A quarter of one weight: what lies below gets none, except where the whole distribution is that flat.
+_LEAST_SHARE = 0.25 / WEIGHT_SUM
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The draft model's next-token distribution, `[vocab]` each.
+
+    `tempered` is the plain softmax at the session's temperature, or at 1 for greedy sessions, whose `q` is
+    one-hot and would tell a judge nothing. `q` is what the session's sampling parameters leave of it.
+    """
+
+    logits: Logits
+    tempered: Probabilities
+    q: Probabilities
+    greedy: bool
+
+    def truncated(self, k: int) -> TruncatedDistribution:
+        """`q_hat`: `q` cut to its `k` likeliest tokens and quantised."""
+        if self.greedy:
+            return one_hot(int(self.q.argmax()))
+        token_ids: Indices = np.flatnonzero(self.q >= _LEAST_SHARE)
+        if not 0 < len(token_ids) <= k:
+            token_ids = largest(self.q, k)
+        return quantise(self.q[token_ids], token_ids)
+
+
+def predict(logits: Logits, parameters: SamplingParameters) -> Prediction:
+    """Turn logits into a prediction, in one pass over the vocabulary where no filter is set."""
+    tempered = softmax(logits, 1.0 if parameters.greedy else parameters.temperature)
+    return Prediction(logits, tempered, shape(tempered, parameters), parameters.greedy)

@@ -1,0 +1,96 @@
+"""An agent's settings. In: flags, environment (HUNCH_AGENT_…), TOML. Out: checked values."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+
+from edge_agent.uncertainty import ESTIMATOR_NAMES
+from runtime.settings import HunchSettings
+from schemas.distribution import MAX_K
+from schemas.messages import MAX_ANSWER_TOKENS
+from schemas.sampling import SamplingParameters
+
+DEFAULT_FILE = Path("/etc/hunch/agent.toml")
+
+
+class Mode(Enum):
+    """What is verified: tokens in doubt, every token, nothing."""
+
+    OPPORTUNISTIC = "opportunistic"
+    EXACT = "exact"
+    EDGE = "edge"
+
+
+class AgentSettings(HunchSettings):
+    """Flags override environment variables (HUNCH_AGENT_MODEL, …), which override the TOML file."""
+
+    model_config = SettingsConfigDict(env_prefix="HUNCH_AGENT_")
+
+    mode: Mode = Field(
+        Mode.OPPORTUNISTIC, description="opportunistic: ask where in doubt; exact: ask always; edge: never"
+    )
+    risk: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="divergence from the target model that is allowed, a token; 0 verifies all",
+    )
+    threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="ask above this uncertainty, instead of holding a risk; below 0: always",
+    )
+    uncertainty: str = Field("improbability", description="estimator: " + ", ".join(ESTIMATOR_NAMES))
+    k: int = Field(16, ge=1, le=MAX_K, description="tokens of a distribution that are sent, at most")
+    n_ctx: int | None = Field(
+        None, ge=8, description="tokens of prompt and answer; none: what the model was made for"
+    )
+    temperature: float = Field(
+        0.7, ge=0, le=10, description="divides the logits; 0 takes the likeliest token"
+    )
+    top_k: int | None = Field(None, ge=1, description="draw among the k likeliest tokens; none: all")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="draw among the likeliest tokens up to this mass; 1: all"
+    )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="drop tokens below this share of the likeliest; 0: none"
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**64, description="makes answers repeatable; none: a new one each time"
+    )
+    max_tokens: int = Field(256, ge=1, le=MAX_ANSWER_TOKENS, description="tokens an answer may have")
+    stop: tuple[str, ...] = Field((), max_length=16, description="strings that end an answer; not shown")
+    verdict_timeout_s: float = Field(
+        2.0, gt=0, le=600, description="wait this long for a verdict, then go on"
+    )
+    connect_timeout_s: float = Field(
+        3.0, ge=0, le=600, description="wait this long for broker and worker at the start"
+    )
+
+    @field_validator("uncertainty")
+    @classmethod
+    def _estimator_exists(cls, name: str) -> str:
+        if name not in ESTIMATOR_NAMES:
+            raise ValueError(f"there is no estimator {name!r}; choose from {', '.join(ESTIMATOR_NAMES)}")
+        return name
+
+    @property
+    def sampling(self) -> SamplingParameters:
+        """The sampling parameters of answers that bring none of their own."""
+        return SamplingParameters(
+            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p
+        )
+
+
+class GenerateSettings(AgentSettings):
+    """Answer one prompt and end. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
+
+    prompt: CliPositionalArg[str] = Field(description="what to answer; - reads it from standard input")
+    raw: bool = Field(False, description="continue the prompt itself instead of answering it as a chat")
+    color: bool | None = Field(None, description="show origins by colour; none: on a terminal, else by marks")
+    stats: bool = Field(True, description="end with a line of figures on standard error")

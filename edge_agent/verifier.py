@@ -1,0 +1,313 @@
+"""The agent's side of a session: open, ask, wait, move on. In: drafts. Out: verdicts, in time or never.
+
+Nothing here blocks longer than the verdict timeout, and after one that ran out nothing blocks at all until
+the worker, or another one, gives a sign of life: the answer goes on unverified meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_agent.ledger import AuditedToken, Ledger, Settled
+from edge_agent.workers import WorkerDirectory
+from runtime.mqtt import Connection, Message
+from schemas import codec
+from schemas.compression import BodyCodec
+from schemas.errors import HunchError, LinkError, WireError
+from schemas.frames import MAX_SESSION, Doubt, Draft, Open, Ready, Refused, Resync, Verdict
+from schemas.messages import WorkerStatus, parse_message
+from schemas.sampling import SamplingParameters
+from schemas.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+# A run that the network held up is opened anew as a longer prompt rather than sent as one huge draft.
+_MAX_PENDING = 512
+# How often a session is opened again while nobody answers, and how long a worker that refused is left alone.
+_RETRY_S = 1.0
+_REFUSED_S = 30.0
+# A broken connection is noticed at least this often while waiting for a verdict.
+_LINK_CHECK_S = 0.05
+
+
+@dataclass(frozen=True)
+class SessionTerms:
+    """What a worker must know to judge an answer."""
+
+    sampling: SamplingParameters
+    seed: int
+    max_length: int
+
+
+@dataclass
+class _Session:
+    """A session at a worker; suspect from a missed verdict until the next sign of life."""
+
+    worker: str
+    boot: int | None
+    suspect_since_s: float | None = None
+
+
+@dataclass
+class RoundTrips:
+    """How long the verdicts of one answer took, in seconds."""
+
+    seconds: list[float] = field(default_factory=list)
+    num_missed: int = 0
+
+
+class Verifier:
+    """Asks workers about one answer at a time."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        agent: str,
+        directory: WorkerDirectory,
+        *,
+        verdict_timeout_s: float,
+        on_worker: Callable[[str | None, str | None], None] = lambda _worker, _note: None,
+    ) -> None:
+        self._connection, self._topics, self._agent = connection, topics, agent
+        self._directory, self._timeout_s = directory, verdict_timeout_s
+        self._on_worker = on_worker
+        self._statuses = connection.subscribe([(topics.all_worker_status(), 1)])
+        self._verdicts = connection.subscribe([(topics.verdict(agent), 0)])
+        self._codec = BodyCodec()
+        self._next_session = secrets.randbelow(2**16)
+        self._session: _Session | None = None
+        self._retry_at_s = 0.0
+        self._refused_until_s: dict[str, float] = {}
+        self._learn: Callable[[list[AuditedToken]], None] = lambda _audited: None
+        self._ledger: Ledger | None = None
+        self._terms: SessionTerms | None = None
+        self._asked: tuple[Doubt, float] | None = None
+        self._told: tuple[str | None, str | None] = (None, None)
+        self.round_trips = RoundTrips()
+
+    def wait_for_worker(self, timeout_s: float) -> bool:
+        """Wait until there is someone to ask: at a start the retained status messages take a moment."""
+        deadline_s = time.monotonic() + timeout_s
+        self._connection.wait_connected(timeout_s)
+        while not self._candidates(now := time.monotonic()):
+            if now >= deadline_s or not self._connection.connected:
+                return False
+            self._hear_status(self._statuses.get(min(_LINK_CHECK_S, deadline_s - now)))
+        return True
+
+    def begin(self, ledger: Ledger, terms: SessionTerms, learn: Callable[[list[AuditedToken]], None]) -> None:
+        """A new answer: open a session for it, without waiting. `learn` hears every audit."""
+        self._ledger, self._terms, self._learn = ledger, terms, learn
+        self._session, self._asked, self._retry_at_s = None, None, 0.0
+        self.round_trips = RoundTrips()
+        self.poll()
+
+    def poll(self) -> None:
+        """Take in what has come, and open or move the session where that is due. Never waits."""
+        for message in self._statuses.drain():
+            self._hear_status(message)
+        for message in self._verdicts.drain():
+            self._take(message)
+        self._mend_session()
+
+    def ask(self, doubt: Doubt) -> bool:
+        """Send a draft about a token; False where nobody can be asked now."""
+        self.poll()
+        if not self._can_send or self._ledger is None:
+            return False
+        self._asked = (doubt, time.monotonic())
+        return self._send(self._ledger.ask(doubt))
+
+    def wait(self) -> Verdict | None:
+        """The verdict on what was asked; None if it does not come in time, and the worker is then suspect."""
+        assert self._asked is not None
+        _, asked_at_s = self._asked
+        while (left_s := asked_at_s + self._timeout_s - time.monotonic()) > 0:
+            message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
+            settled = None if message is None else self._take(message)
+            if settled is not None and settled.in_time:
+                self.round_trips.seconds.append(time.monotonic() - asked_at_s)
+                self._asked = None
+                return settled.verdict
+            if self._session is None or not self._connection.connected:
+                break
+        self._miss()
+        if self._session is not None and self._connection.connected:
+            self._session.suspect_since_s = time.monotonic()
+            self._tell(None, f"worker {self._session.worker} gave no verdict within {self._timeout_s:g} s")
+        return None
+
+    def audit(self) -> None:
+        """Send the run for its audit alone; the reply is taken in whenever it comes."""
+        self.poll()
+        if self._can_send and self._ledger is not None:
+            self._send(self._ledger.audit(final=False))
+
+    def finish(self) -> None:
+        """End the answer: send the last run for its audit, close the session, wait for what is under way."""
+        self.poll()
+        if self._can_send and self._ledger is not None and self._send(self._ledger.audit(final=True)):
+            deadline_s = time.monotonic() + self._timeout_s
+            while self._ledger.awaits_audit and (left_s := deadline_s - time.monotonic()) > 0:
+                message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
+                if message is not None:
+                    self._take(message)
+                elif not self._connection.connected:
+                    break
+        self._session = self._ledger = self._terms = None
+
+    @property
+    def _can_send(self) -> bool:
+        session = self._session
+        return session is not None and session.suspect_since_s is None and self._connection.connected
+
+    # ------------------------------------------------------------------------------ what workers say
+
+    def _hear_status(self, message: Message | None) -> None:
+        if message is None:
+            return
+        try:
+            worker = self._topics.parse(message.topic).worker
+            status = parse_message(WorkerStatus, message.payload)
+        except HunchError as error:
+            logger.warning("ignored a worker status on %s: %s", message.topic, error)
+            return
+        assert worker is not None  # the filter asks for worker status alone
+        self._directory.update(worker, status, message.received_at)
+
+    def _take(self, message: Message) -> Settled | None:
+        """Enter one frame into the books; returns the verdict if it is one that was waited for."""
+        try:
+            frame = codec.decode_worker_frame(message.payload)
+        except WireError as error:
+            logger.warning("ignored a frame on %s: %s", message.topic, error)
+            return None
+        if self._ledger is None or self._session is None or frame.session != self._ledger.session:
+            return None
+        if self._session.suspect_since_s is not None:
+            self._session.suspect_since_s = None
+            self._tell(self._session.worker, None)
+        match frame:
+            case Verdict():
+                settled = self._ledger.settle(frame)
+                if settled is not None:
+                    self._learn(settled.audited)
+                return settled
+            case Ready():
+                pass  # a sign of life, which is all that it is for
+            case Refused():
+                self._refused(frame.reason)
+            case Resync():
+                self._resync(frame)
+        return None
+
+    def _refused(self, reason: str) -> None:
+        assert self._session is not None
+        worker = self._session.worker
+        self._refused_until_s[worker] = time.monotonic() + _REFUSED_S
+        self._session = None
+        self._tell(None, f"worker {worker} refused: {reason}")
+
+    def _resync(self, frame: Resync) -> None:
+        """The worker lacks what came before: send it again, the question included, or open anew."""
+        assert self._ledger is not None
+        if frame.epoch != self._ledger.epoch:
+            return
+        if not self._ledger.resync(frame.known):
+            self._session, self._retry_at_s = None, 0.0
+            self._mend_session()
+        if self._asked is not None and self._session is not None:
+            self._send(self._ledger.ask(self._asked[0]))
+
+    # ---------------------------------------------------------------------------- sessions and workers
+
+    def _candidates(self, now_s: float) -> list[str]:
+        return [
+            name for name in self._directory.ranked(now_s) if self._refused_until_s.get(name, 0.0) <= now_s
+        ]
+
+    def _mend_session(self) -> None:
+        """Open a session where there is none, or leave one that is lost for a better worker."""
+        if self._ledger is None:
+            return
+        if not self._connection.connected:
+            self._tell(None, self._connection.last_error or "not connected to a broker")
+            return
+        now_s = time.monotonic()
+        session = self._session
+        if session is not None and self._directory.boot(session.worker) != session.boot:
+            session = self._session = None  # it has gone, or it has started anew and knows nothing
+            self._retry_at_s = 0.0
+        if session is None or session.suspect_since_s is not None:
+            self._open(session, now_s)
+        elif self._ledger.num_pending > _MAX_PENDING:
+            self._open(None, now_s)
+        else:
+            self._tell(session.worker, None)
+
+    def _open(self, suspect: _Session | None, now_s: float) -> None:
+        """Open at the best worker, at another one than the suspect where there is any."""
+        candidates = self._candidates(now_s)
+        others = [name for name in candidates if suspect is None or name != suspect.worker]
+        # With nobody else, a suspect is given time for a late verdict before it is asked anew.
+        if not others and suspect is not None and suspect.suspect_since_s is not None:
+            others = candidates if now_s - suspect.suspect_since_s > _RETRY_S else []
+        if not others or now_s < self._retry_at_s:
+            if suspect is None and not others:
+                self._tell(None, self._directory.why_none(now_s))
+            return
+        self._retry_at_s = now_s + _RETRY_S
+        self._open_at(others[0])
+
+    def _open_at(self, worker: str) -> None:
+        assert self._ledger is not None
+        assert self._terms is not None
+        vocabulary = self._directory.shared_vocabulary(worker)
+        assert vocabulary is not None  # only such workers are candidates
+        self._next_session = (self._next_session + 1) % MAX_SESSION
+        terms = self._terms
+        prompt_ids = tuple(self._ledger.open(self._next_session))
+        opening = Open(
+            self._next_session, vocabulary, terms.sampling, terms.seed, terms.max_length, prompt_ids
+        )
+        frame = codec.encode_open(opening, self._codec)
+        try:
+            self._connection.publish(self._topics.open(self._agent, worker), frame, qos=1)
+        except LinkError as error:
+            self._tell(None, str(error))
+            self._session = None
+            return
+        self._session = _Session(worker, self._directory.boot(worker))
+        self._tell(worker, None)
+
+    def _send(self, draft: Draft) -> bool:
+        assert self._session is not None
+        topic = self._topics.draft(self._agent, self._session.worker)
+        try:
+            self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
+        except LinkError as error:
+            self._miss()
+            self._tell(None, str(error))
+            return False
+        return True
+
+    def _miss(self) -> None:
+        """No verdict: what was asked goes unverified, and its draft is no longer waited for."""
+        self._asked = None
+        self.round_trips.num_missed += 1
+        if self._ledger is not None:
+            self._ledger.miss()
+
+    def _tell(self, worker: str | None, note: str | None) -> None:
+        """Say once when the worker in use changes, or why there is none."""
+        if (worker, note) == self._told:
+            return
+        self._told = (worker, note)
+        if note is not None:
+            logger.warning("%s; going on unverified", note)
+        self._on_worker(worker, note)

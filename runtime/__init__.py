@@ -1,0 +1,1 @@
+"""What both ends share: the doors to llama.cpp and to MQTT, and sampling."""

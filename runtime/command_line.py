@@ -1,0 +1,64 @@
+"""What both command lines do alike. In: argv. Out: an exit code, and one clear line for a fault."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from schemas.errors import ConfigurationError, HunchError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: what it does, in a line, and the function that does it, given its arguments."""
+
+    summary: str
+    run: Callable[[list[str]], None]
+
+
+def dispatch(prog: str, summary: str, commands: dict[str, Command], argv: list[str] | None = None) -> int:
+    """Run the subcommand that argv names. Exit codes: 0 done, 1 failed, 2 wrong settings, 130 interrupted."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["--version"]:
+        print(f"{prog} {version('hunch')}")
+        return 0
+    if not words or words[0] in {"-h", "--help"}:
+        print(f"usage: {prog} COMMAND [--help]\n\n{summary}\n")
+        print("\n".join(f"  {name:<10} {command.summary}" for name, command in commands.items()))
+        return 0
+    command = commands.get(words[0])
+    if command is None:
+        print(f"{prog}: there is no command {words[0]!r}; choose from {', '.join(commands)}", file=sys.stderr)
+        return 2
+    try:
+        command.run(words[1:])
+    except HunchError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigurationError) else 1
+    except BrokenPipeError:
+        return 1  # the reader of our output has left
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error, one line an event."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+
+
+def on_termination(stop: Callable[[], None]) -> None:
+    """Call `stop` on SIGTERM and SIGINT, so that a service says farewell; a second one ends it at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)

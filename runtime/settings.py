@@ -1,0 +1,196 @@
+"""Settings from flags, environment variables and a TOML file, in that order of weight. In: argv. Out: values.
+
+Both command lines derive their settings from `HunchSettings`; pydantic-settings makes the flags and their
+help from the fields, so that each setting is written down once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from runtime.link import BrokerAddress
+from schemas.errors import ConfigurationError
+from schemas.topics import DEFAULT_ROOT, Topics, check_name
+
+AnySettings = TypeVar("AnySettings", bound="HunchSettings")
+
+
+def default_name() -> str:
+    """The machine's host name, made fit to be a topic level."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0])[:64] or "unnamed"
+
+
+class HunchSettings(BaseSettings):
+    """What agents and workers have in common. Subclasses set `env_prefix` and `default_file`."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_ignore_empty=True, cli_kebab_case=True)
+
+    config: Path | None = Field(
+        None, description="TOML file with any of these settings (dashes as underscores)"
+    )
+    name: str = Field(default_factory=default_name, description="name in topics; letters, digits, . _ -")
+    model: Path = Field(description="GGUF file")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads for llama.cpp"
+    )
+    gpu_layers: int = Field(0, ge=0, description="layers of the model to put on a GPU")
+    broker: str = Field(
+        "mqtt://127.0.0.1:1883", description="MQTT 5 broker, mqtt:// or mqtts:// (TLS), with user and port"
+    )
+    username: str | None = Field(None, description="broker user; by default the one in the broker's address")
+    password: str | None = Field(
+        None, description="broker password; better given as environment variable", repr=False
+    )
+    ca_file: Path | None = Field(None, description="certificate authority of the broker")
+    cert_file: Path | None = Field(None, description="client certificate")
+    key_file: Path | None = Field(None, description="key of the client certificate")
+    topic_root: str = Field(DEFAULT_ROOT, description="first levels of all topics")
+    log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="debug to error")
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits(cls, name: str) -> str:
+        return _as_value_error(check_name, name)
+
+    @field_validator("topic_root")
+    @classmethod
+    def _root_fits(cls, root: str) -> str:
+        return _as_value_error(lambda value: Topics(value).root, root)
+
+    @field_validator("broker")
+    @classmethod
+    def _broker_fits(cls, broker: str) -> str:
+        return _as_value_error(_check_url, broker)
+
+    @property
+    def topics(self) -> Topics:
+        """The topics under the set root."""
+        return Topics(self.topic_root)
+
+    def broker_address(self) -> BrokerAddress:
+        """The broker and who asks; raises ConfigurationError for what cannot work."""
+        url = urlsplit(_with_scheme(self.broker))
+        tls = url.scheme == "mqtts"
+        return BrokerAddress(
+            host=url.hostname or "",
+            port=url.port or (8883 if tls else 1883),
+            username=self.username or (unquote(url.username) if url.username else None),
+            password=self.password or (unquote(url.password) if url.password else None),
+            client_id=self.name,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            tls=tls,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  not used: one file is enough
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags come in as a source of their own (see `load`); then the environment, then the file."""
+        file = settings_cls.model_config.get("toml_file")
+        toml = (TomlConfigSettingsSource(settings_cls, file),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+
+def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Path) -> AnySettings:
+    """Settings for a command. Raises ConfigurationError that names the setting at fault; --help exits."""
+    prefix = str(cls.model_config["env_prefix"])
+    path = _config_file(argv, prefix, default_file)
+
+    class Configured(cls):  # type: ignore[valid-type, misc]  # the file's name is read off the class
+        model_config = SettingsConfigDict(toml_file=path)
+
+    Configured.__name__ = Configured.__qualname__ = cls.__name__
+    Configured.__doc__ = cls.__doc__
+    try:
+        flags: CliSettingsSource[Any] = CliSettingsSource(
+            Configured,
+            cli_prog_name=prog,
+            cli_parse_args=argv,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+        )
+        settings: AnySettings = Configured(_cli_settings_source=flags)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, prefix, path)) from None
+    except (SettingsError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path or prog}: {error}") from None
+    return settings
+
+
+def _config_file(argv: list[str], prefix: str, default_file: Path) -> Path | None:
+    """--config, then the environment, then the default file if there is one."""
+    given = os.environ.get(f"{prefix}CONFIG")
+    for index, word in enumerate(argv):
+        if word == "--config" and index + 1 < len(argv):
+            given = argv[index + 1]
+        elif word.startswith("--config="):
+            given = word.removeprefix("--config=")
+    if given is None:
+        return default_file if default_file.is_file() else None
+    if not Path(given).is_file():
+        raise ConfigurationError(f"configuration file {given} does not exist")
+    return Path(given)
+
+
+def _explain(error: ValidationError, prefix: str, path: Path | None) -> str:
+    """The first problem in one line: where it stands under all three names, and what would be right."""
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    flag = f"--{field.replace('_', '-')}"
+    count = len(error.errors())
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    if problem["type"] == "missing":
+        return f"{field} is not set: give {flag}, {prefix}{field.upper()} or {field} in the TOML file{more}"
+    if problem["type"] == "extra_forbidden":
+        return f"{path or 'settings'}: there is no setting named {field!r}; --help lists all{more}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{flag} ({prefix}{field.upper()}): {message}{more}"
+
+
+def _as_value_error(check: Any, value: str) -> str:
+    try:
+        return str(check(value))
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _with_scheme(broker: str) -> str:
+    return broker if "://" in broker else f"mqtt://{broker}"
+
+
+def _check_url(broker: str) -> str:
+    try:
+        url = urlsplit(_with_scheme(broker))
+        port_is_bad = url.port == 0
+    except ValueError as error:
+        raise ConfigurationError(f"{broker!r} is not a broker address: {error}") from error
+    if url.scheme not in {"mqtt", "mqtts"} or not url.hostname or port_is_bad or url.path not in {"", "/"}:
+        raise ConfigurationError(
+            f"{broker!r} is not a broker address; write mqtt://user@host:1883 or mqtts://…"
+        )
+    return broker

@@ -1,0 +1,59 @@
+"""zstd for frame bodies. In: a body. Out: the body as it travels, and whether it is compressed.
+
+The magicless format saves four bytes a frame, and a body that zstd does not shorten travels raw. What comes
+from outside is bounded before it is decompressed.
+"""
+
+from __future__ import annotations
+
+import zstandard
+
+from schemas.errors import BadCompression, TooLarge
+
+# The largest body is an opening with a whole context of ids, up to 4 bytes each.
+MAX_BODY_BYTES = 1 << 19
+_WINDOW_LOG = 19
+_LEVEL = 19  # bodies are tens of bytes: the highest level takes microseconds
+
+
+class BodyCodec:
+    """Compresses bodies, with a dictionary where a pair's profile has one, and back. Not thread-safe."""
+
+    def __init__(self, dictionary: bytes | None = None) -> None:
+        data = None if dictionary is None else zstandard.ZstdCompressionDict(dictionary)
+        self._compressor = zstandard.ZstdCompressor(
+            dict_data=data,
+            compression_params=zstandard.ZstdCompressionParameters.from_level(
+                _LEVEL,
+                format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+                window_log=_WINDOW_LOG,
+                write_content_size=True,
+                write_checksum=False,
+                write_dict_id=False,
+            ),
+        )
+        self._decompressor = zstandard.ZstdDecompressor(
+            dict_data=data, format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << _WINDOW_LOG
+        )
+
+    def pack(self, body: bytes) -> tuple[bytes, bool]:
+        """The shorter of the body and its compressed form; True where it is the compressed one."""
+        compressed = self._compressor.compress(body)
+        return (compressed, True) if len(compressed) < len(body) else (body, False)
+
+    def unpack(self, packed: bytes, *, compressed: bool) -> bytes:
+        """Undo `pack`. Raises TooLarge before too much is made, BadCompression for bad zstd."""
+        if len(packed) > MAX_BODY_BYTES:
+            raise TooLarge("body", f"{len(packed)} bytes, at most {MAX_BODY_BYTES}")
+        if not compressed:
+            return packed
+        try:
+            frame = zstandard.get_frame_parameters(packed, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+            # A frame that tells no size is refused too: ours do, and zstd would have to guess a buffer.
+            if not 0 <= frame.content_size <= MAX_BODY_BYTES:
+                raise TooLarge("body", f"announces {frame.content_size} bytes, at most {MAX_BODY_BYTES}")
+            return self._decompressor.decompress(
+                packed, max_output_size=MAX_BODY_BYTES, allow_extra_data=False
+            )
+        except zstandard.ZstdError as error:
+            raise BadCompression("body", f"zstd: {error}") from error
