@@ -121,7 +121,9 @@ explain_failure() {
     elif said 'could not get lock'; then
         fail "another program is installing Debian packages; wait for it, then run it again"
     elif said 'permission denied|are you root'; then
-        fail "no permission while '$label'; was .venv made by another user? (details: $LOG)"
+        fail "no permission while '$label'; was a part of $ROOT made by another user? (details: $LOG)"
+    elif said 'unable to locate package|no installation candidate|failed to fetch'; then
+        fail "Debian's packages cannot be fetched; check the network and apt's list of sources (details: $LOG)"
     fi
     tail -n 12 <<<"$output" >&2
     fail "'$label' did not work; the lines above are the end of $LOG"
@@ -208,6 +210,8 @@ install_debian_packages() {
         allow_services
         say "  Debian's mosquitto service stays switched off: Hunch starts its own"
     fi
+    packages=$(missing_packages)
+    [[ -z $packages ]] || fail "Debian installed them, but their programs are missing: ${packages//$'\n'/, }"
 }
 
 # --------------------------------------------------------------------------------- Python's packages
@@ -265,7 +269,8 @@ check_imports() { "$VENV/bin/python" -c 'import llama_cpp, paho.mqtt.client, sch
 main() {
     exec 9<"$ROOT" && flock 9 # two runs at once would trip over each other
     if is_ready; then return; fi
-    : >"$LOG" || fail "cannot write to $ROOT"
+    { : >"$LOG"; } 2>/dev/null || fail "cannot write to $LOG; does it belong to another user?"
+    [[ ! -e $VENV || -w $VENV ]] || fail "cannot write to $VENV; does it belong to another user?"
     say "Setting up Hunch in $ROOT (only the first time; details go to .setup.log)"
     require_disk "$ROOT" "$VENV_MB"
     install_debian_packages

@@ -168,7 +168,7 @@ def _policy(settings: AgentSettings) -> Policy:
         return FixedThreshold(-1.0)
     if settings.threshold is not None:
         return FixedThreshold(settings.threshold)
-    return RiskController(settings.risk)
+    return RiskController(settings.risk, settings.start_threshold)
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

@@ -18,7 +18,7 @@ from edge_agent.prediction import predict
 from edge_agent.text import Piece, TextAssembler
 from edge_agent.uncertainty import Estimator
 from edge_agent.usage import summarise
-from edge_agent.verifier import SessionTerms, Verifier
+from edge_agent.verifier import RoundTrips, SessionTerms, Verifier
 from runtime.llama import Model
 from runtime.seeds import Stream, generator
 from schemas.distribution import DraftToken, TruncatedDistribution
@@ -63,9 +63,10 @@ class Answer:
         self.ledger = Ledger([])
         self.finish_reason: str | None = None
         self.usage = Usage()
+        self.round_trips = RoundTrips()
 
     def stream(self, prompt_ids: list[int]) -> Iterator[Piece]:
-        """Generate the answer; yields text as soon as it stands. `usage` is complete at the end."""
+        """Generate the answer; yields text as soon as it stands. At the end `usage` and `round_trips` are complete."""
         started_s = time.monotonic()
         self.ledger = Ledger(prompt_ids)
         if self._verifier is not None:
@@ -78,10 +79,11 @@ class Answer:
                 yield from self.step()
             yield from self._text.finish()
         finally:
+            seconds = time.monotonic() - started_s
             if self._verifier is not None:
                 self._verifier.finish()
-            trips = None if self._verifier is None else self._verifier.round_trips
-            self.usage = summarise(self.ledger, trips, time.monotonic() - started_s)
+                self.round_trips = self._verifier.round_trips
+            self.usage = summarise(self.ledger, self.round_trips, seconds)
 
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""

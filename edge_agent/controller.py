@@ -14,13 +14,13 @@ from edge_agent.ledger import AuditedToken
 # one allows 0.0055 above the risk in the worst case, and far less in practice.
 _STEP = 0.1
 # The first tokens of an agent that knows nothing yet: skip only what is all but certain.
-_START = 0.02
+DEFAULT_START = 0.02
 
 
 class RiskController:
     """A policy whose threshold follows the audited loss; risk 0 skips nothing."""
 
-    def __init__(self, risk: float, start: float = _START) -> None:
+    def __init__(self, risk: float, start: float = DEFAULT_START) -> None:
         self.risk = risk
         self.threshold = -1.0 if risk == 0 else start
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
+from edge_agent.controller import DEFAULT_START
 from edge_agent.uncertainty import ESTIMATOR_NAMES
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
@@ -44,6 +45,9 @@ class AgentSettings(HunchSettings):
         ge=-1,
         le=1,
         description="ask above this uncertainty, instead of holding a risk; below 0: always",
+    )
+    start_threshold: float = Field(
+        DEFAULT_START, ge=-1, le=1, description="where the threshold starts that is moved to hold the risk"
     )
     uncertainty: str = Field("improbability", description="estimator: " + ", ".join(ESTIMATOR_NAMES))
     k: int = Field(16, ge=1, le=MAX_K, description="tokens of a distribution that are sent, at most")

@@ -9,7 +9,7 @@ from edge_agent.verifier import RoundTrips
 from schemas.messages import Usage
 
 
-def summarise(ledger: Ledger, round_trips: RoundTrips | None, seconds: float) -> Usage:
+def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
     """Count tokens by origin and sum up the audit.
 
     The divergence is the mean of skip * beta over all tokens but the unverified ones and those skipped
@@ -19,7 +19,7 @@ def summarise(ledger: Ledger, round_trips: RoundTrips | None, seconds: float) ->
     counts = {origin: sum(record.origin is origin for record in records) for origin in Origin}
     betas = [r.beta for r in records if r.origin is Origin.SKIPPED and r.beta is not None]
     num_judged = len(records) - counts[Origin.UNVERIFIED] - counts[Origin.SKIPPED] + len(betas)
-    trips_ms = np.array(round_trips.seconds if round_trips else []) * 1000
+    trips_ms = np.array(round_trips.seconds) * 1000
     return Usage(
         prompt_tokens=ledger.num_prompt,
         tokens=len(records),

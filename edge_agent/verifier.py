@@ -83,6 +83,7 @@ class Verifier:
         self._session: _Session | None = None
         self._retry_at_s = 0.0
         self._refused_until_s: dict[str, float] = {}
+        self._distrusted: set[str] = set()  # workers that missed a verdict and gave no sign of life since
         self._learn: Callable[[list[AuditedToken]], None] = lambda _audited: None
         self._ledger: Ledger | None = None
         self._terms: SessionTerms | None = None
@@ -139,6 +140,7 @@ class Verifier:
         self._miss()
         if self._session is not None and self._connection.connected:
             self._session.suspect_since_s = time.monotonic()
+            self._distrusted.add(self._session.worker)
             self._tell(None, f"worker {self._session.worker} gave no verdict within {self._timeout_s:g} s")
         return None
 
@@ -151,14 +153,17 @@ class Verifier:
     def finish(self) -> None:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
         self.poll()
-        if self._can_send and self._ledger is not None and self._send(self._ledger.audit(final=True)):
-            deadline_s = time.monotonic() + self._timeout_s
-            while self._ledger.awaits_audit and (left_s := deadline_s - time.monotonic()) > 0:
-                message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
-                if message is not None:
-                    self._take(message)
-                elif not self._connection.connected:
-                    break
+        deadline_s = time.monotonic() + self._timeout_s
+        is_sent = False
+        while self._can_send and self._ledger is not None:
+            if not is_sent or self._ledger.num_pending > 0:  # the latter after a resync
+                is_sent = self._send(self._ledger.audit(final=True))
+            left_s = deadline_s - time.monotonic()
+            if not self._ledger.awaits_audit or left_s <= 0:
+                break
+            message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
+            if message is not None:
+                self._take(message)
         self._session = self._ledger = self._terms = None
 
     @property
@@ -191,6 +196,7 @@ class Verifier:
             return None
         if self._session.suspect_since_s is not None:
             self._session.suspect_since_s = None
+            self._distrusted.discard(self._session.worker)
             self._tell(self._session.worker, None)
         match frame:
             case Verdict():
@@ -241,6 +247,7 @@ class Verifier:
         now_s = time.monotonic()
         session = self._session
         if session is not None and self._directory.boot(session.worker) != session.boot:
+            self._distrusted.discard(session.worker)
             session = self._session = None  # it has gone, or it has started anew and knows nothing
             self._retry_at_s = 0.0
         if session is None or session.suspect_since_s is not None:
@@ -251,20 +258,27 @@ class Verifier:
             self._tell(session.worker, None)
 
     def _open(self, suspect: _Session | None, now_s: float) -> None:
-        """Open at the best worker, at another one than the suspect where there is any."""
-        candidates = self._candidates(now_s)
-        others = [name for name in candidates if suspect is None or name != suspect.worker]
-        # With nobody else, a suspect is given time for a late verdict before it is asked anew.
-        if not others and suspect is not None and suspect.suspect_since_s is not None:
-            others = candidates if now_s - suspect.suspect_since_s > _RETRY_S else []
-        if not others or now_s < self._retry_at_s:
-            if suspect is None and not others:
-                self._tell(None, self._directory.why_none(now_s))
-            return
-        self._retry_at_s = now_s + _RETRY_S
-        self._open_at(others[0])
+        """Open at the best worker that is trusted, else, in turn, at those that are not.
 
-    def _open_at(self, worker: str) -> None:
+        With nobody else, a suspect is given time for a late verdict before it is asked anew.
+        """
+        candidates = self._candidates(now_s)
+        trusted = [name for name in candidates if name not in self._distrusted]
+        if not candidates and suspect is None and not self._is_refused(now_s):
+            self._tell(None, self._directory.why_none(now_s))
+        if now_s < self._retry_at_s or not candidates:
+            return
+        if not trusted and suspect is not None and suspect.suspect_since_s is not None:
+            if now_s - suspect.suspect_since_s < _RETRY_S:
+                return
+            candidates.sort(key=lambda name: name == suspect.worker)
+        self._retry_at_s = now_s + _RETRY_S
+        self._open_at((trusted or candidates)[0], now_s)
+
+    def _is_refused(self, now_s: float) -> bool:
+        return any(until_s > now_s for until_s in self._refused_until_s.values())
+
+    def _open_at(self, worker: str, now_s: float) -> None:
         assert self._ledger is not None
         assert self._terms is not None
         vocabulary = self._directory.shared_vocabulary(worker)
@@ -282,8 +296,11 @@ class Verifier:
             self._tell(None, str(error))
             self._session = None
             return
-        self._session = _Session(worker, self._directory.boot(worker))
-        self._tell(worker, None)
+        # A worker that has missed a verdict is not waited for until it says that it is ready.
+        is_suspect = worker in self._distrusted
+        self._session = _Session(worker, self._directory.boot(worker), now_s if is_suspect else None)
+        if not is_suspect:
+            self._tell(worker, None)
 
     def _send(self, draft: Draft) -> bool:
         assert self._session is not None
