@@ -6,6 +6,7 @@ lower four bits, and one of flags. Integers are varints, ids and weights stand i
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
@@ -28,6 +29,8 @@ _COMPRESSED, _FINAL = 0b01, 0b10
 _OUTCOME_BITS, _HAS_TOKEN = 0b011, 0b100
 _SAMPLING = struct.Struct("<ddId")  # temperature, top-p, top-k (0: all), min-p
 _SEED = struct.Struct("<Q")
+# What would break a reason out of its line, or a terminal out of its colours.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def encode_open(opening: Open, codec: BodyCodec) -> bytes:
@@ -68,6 +71,7 @@ def decode_open(data: bytes, codec: BodyCodec) -> Open:
 
 def encode_draft(draft: Draft, codec: BodyCodec) -> bytes:
     """A draft's frame; run and distribution are the compressed body."""
+    assert len(draft.run_ids) == len(draft.run_weights)
     body = Writer()
     body.varint(len(draft.run_ids))
     body.varints(draft.run_ids)
@@ -96,7 +100,8 @@ def decode_draft(data: bytes, codec: BodyCodec, num_tokens: int = frames.MAX_TOK
     position = reader.varint("position", 1, frames.MAX_POSITION)
     deadline_ms = reader.varint("deadline", 0, frames.MAX_DEADLINE_MS) if kind == _ASK else 0
     body = Reader(codec.unpack(reader.rest(), compressed=bool(flags & _COMPRESSED)))
-    count = body.varint("run length", 0, frames.MAX_RUN)
+    room = frames.MAX_POSITION - position - (kind == _ASK)
+    count = body.varint("run length", 0, min(frames.MAX_RUN, room))
     run_ids = tuple(body.varints("run ids", count, 0, num_tokens - 1))
     run_weights = tuple(byte + 1 for byte in body.raw("run weights", count))
     doubt = _read_distribution(body, deadline_ms, num_tokens) if kind == _ASK else None
@@ -151,7 +156,7 @@ def decode_worker_frame(data: bytes) -> frames.WorkerFrame:
 def peek_session(data: bytes) -> int | None:
     """The session that a broken agent frame seems to be about, so that a refusal can reach its sender."""
     try:
-        return Reader(data[2:]).varint("session", 0, frames.MAX_SESSION)
+        return Reader(data[2:16]).varint("session", 0, frames.MAX_SESSION)
     except (Truncated, OutOfRange):
         return None
 
@@ -214,7 +219,7 @@ def _read_sampling(reader: Reader) -> SamplingParameters:
 
 def _read_verdict(reader: Reader, session: int, flags: int) -> Verdict:
     epoch = reader.varint("epoch", 0, frames.MAX_EPOCH)
-    position = reader.varint("position", 0, frames.MAX_POSITION)
+    position = reader.varint("position", 1, frames.MAX_POSITION)
     try:
         outcome = Outcome(flags & _OUTCOME_BITS)
     except ValueError as error:
@@ -226,17 +231,23 @@ def _read_verdict(reader: Reader, session: int, flags: int) -> Verdict:
     betas = reader.rest()
     if len(betas) > frames.MAX_RUN + 1:
         raise TooLarge("betas", f"{len(betas)} bytes, at most {frames.MAX_RUN + 1}")
+    if outcome is not Outcome.AUDITED and not betas:
+        raise Truncated("betas", "that of the token in doubt is missing", reader.offset)
     return Verdict(session, epoch, position, outcome, token_id, betas)
 
 
 def _read_text(reader: Reader) -> str:
     start = reader.offset
     try:
-        return reader.block("reason", frames.MAX_REASON_BYTES).decode()
+        text = reader.block("reason", frames.MAX_REASON_BYTES).decode()
     except UnicodeDecodeError as error:
         raise OutOfRange("reason", "not UTF-8", start) from error
+    if _CONTROL.search(text):
+        raise OutOfRange("reason", "holds control characters", start)
+    return text
 
 
 def _cut(text: str) -> bytes:
-    """UTF-8 of at most MAX_REASON_BYTES, never ending inside a character."""
-    return text.encode()[: frames.MAX_REASON_BYTES].decode(errors="ignore").encode()
+    """One line of UTF-8, of at most MAX_REASON_BYTES, never ending inside a character."""
+    line = _CONTROL.sub(" ", text).encode(errors="replace")  # a file name may hold a lone surrogate
+    return line[: frames.MAX_REASON_BYTES].decode(errors="ignore").encode()

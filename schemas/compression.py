@@ -10,9 +10,10 @@ import zstandard
 
 from schemas.errors import BadCompression, TooLarge
 
-# The largest body is an opening with a whole context of ids, up to 4 bytes each.
-MAX_BODY_BYTES = 1 << 19
+# The largest body is an opening with 2^17 ids of up to 4 bytes each, and their count.
+MAX_BODY_BYTES = (1 << 19) + 3
 _WINDOW_LOG = 19
+_MAX_WINDOW_BYTES = 1 << 20  # a frame may take its whole body for its window
 _LEVEL = 19  # bodies are tens of bytes: the highest level takes microseconds
 
 
@@ -20,7 +21,7 @@ class BodyCodec:
     """Compresses bodies, with a dictionary where a pair's profile has one, and back. Not thread-safe."""
 
     def __init__(self, dictionary: bytes | None = None) -> None:
-        data = None if dictionary is None else zstandard.ZstdCompressionDict(dictionary)
+        data = None if dictionary is None else _dictionary(dictionary)
         self._compressor = zstandard.ZstdCompressor(
             dict_data=data,
             compression_params=zstandard.ZstdCompressionParameters.from_level(
@@ -33,7 +34,7 @@ class BodyCodec:
             ),
         )
         self._decompressor = zstandard.ZstdDecompressor(
-            dict_data=data, format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << _WINDOW_LOG
+            dict_data=data, format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=_MAX_WINDOW_BYTES
         )
 
     def pack(self, body: bytes) -> tuple[bytes, bool]:
@@ -49,11 +50,25 @@ class BodyCodec:
             return packed
         try:
             frame = zstandard.get_frame_parameters(packed, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
-            # A frame that tells no size is refused too: ours do, and zstd would have to guess a buffer.
-            if not 0 <= frame.content_size <= MAX_BODY_BYTES:
+            if frame.content_size == zstandard.CONTENTSIZE_UNKNOWN:
+                raise BadCompression("body", "tells no size, so that its buffer would be a guess")
+            if frame.content_size == 0:  # zstandard would return nothing without a look at what follows
+                raise BadCompression("body", "announces no bytes; an empty body travels raw")
+            if frame.content_size > MAX_BODY_BYTES:
                 raise TooLarge("body", f"announces {frame.content_size} bytes, at most {MAX_BODY_BYTES}")
             return self._decompressor.decompress(
                 packed, max_output_size=MAX_BODY_BYTES, allow_extra_data=False
             )
         except zstandard.ZstdError as error:
             raise BadCompression("body", f"zstd: {error}") from error
+
+
+def _dictionary(content: bytes) -> zstandard.ZstdCompressionDict:
+    """A dictionary that works: it comes from outside, and zstd looks at it no sooner than at its first use."""
+    try:
+        dictionary = zstandard.ZstdCompressionDict(content)
+        zstandard.ZstdCompressor(dict_data=dictionary).compress(b"")
+        zstandard.ZstdDecompressor(dict_data=dictionary)
+    except zstandard.ZstdError as error:
+        raise BadCompression("dictionary", f"zstd: {error}") from error
+    return dictionary

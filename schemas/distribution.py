@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from schemas.errors import ModelError
+
 Probabilities = npt.NDArray[np.float32]  # [vocab], sums to 1
 TokenIds = npt.NDArray[np.int32]
 
@@ -70,10 +72,14 @@ def quantise(
     By largest remainder: floors first, then what is missing goes to the largest fractions. Tokens whose
     weight comes out as 0 are left out, so the result may hold fewer than n.
     Example: probabilities 0.5, 0.3, 0.0005 become the shares 159.9, 95.9, 0.16 of 256, so 160, 96 and none.
+    They need not sum to 1. Raises ModelError where they are no distribution: not finite, negative, all zero.
     """
-    shares = np.asarray(probabilities, np.float64) * (
-        WEIGHT_SUM / float(np.sum(probabilities, dtype=np.float64))
-    )
+    shares = np.array(probabilities, np.float64)
+    largest = shares.max(initial=0.0)
+    if not (0 < largest < np.inf and shares.min() >= 0):
+        raise ModelError("the draft model's probabilities are no distribution: not finite, negative or all 0")
+    shares /= largest  # first, so that neither a tiny nor a huge sum leaves the range of floats
+    shares *= WEIGHT_SUM / float(shares.sum())
     weights = np.floor(shares).astype(np.int64)
     missing = WEIGHT_SUM - int(weights.sum())
     if missing > 0:

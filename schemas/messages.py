@@ -12,20 +12,27 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import OutOfRange, TooLarge
+from schemas.frames import MAX_TOKEN_ID
 from schemas.sampling import SamplingParameters
 
 MAX_JSON_BYTES = 1 << 18
 # Larger answers would be cut by every model's context anyway.
 MAX_ANSWER_TOKENS = 2**17
+MAX_TURNS = 4096
+
+# The largest integer that every JSON reader keeps exact: many take numbers for doubles (RFC 8259, section 6).
+MAX_JSON_INTEGER = 2**53 - 1
+# A place in a broken message is quoted up to this length: it may be a name that the sender made up.
+_MAX_PLACE = 64
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
 
 
 class Message(BaseModel):
     """Base of all JSON messages."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     def to_bytes(self) -> bytes:
         """The message as compact JSON, fields that are not set left out."""
@@ -42,7 +49,7 @@ class Presence(Enum):
 class VocabularyMark(Message):
     """A vocabulary's fingerprint: a hash (hex) over its first `num_tokens` tokens."""
 
-    num_tokens: int = Field(ge=1)
+    num_tokens: int = Field(ge=1, le=MAX_TOKEN_ID + 1)
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
@@ -50,8 +57,8 @@ class AgentStatus(Message):
     """`agents/{agent}/status`, retained."""
 
     state: Presence
-    boot: int = Field(
-        ge=0, description="grows with each start, so that a late will cannot mark a new process dead"
+    boot: Count = Field(
+        description="grows with each start, so that a late will cannot mark a new process dead"
     )
     version: str | None = None
     model: str | None = None
@@ -63,11 +70,13 @@ class WorkerStatus(Message):
     """`workers/{worker}/status`, retained, sent again at every beat."""
 
     state: Presence
-    boot: int = Field(ge=0)
+    boot: Count
     version: str | None = None
     model: str | None = None
     vocabulary: VocabularyMark | None = None
-    beat_s: float = Field(5.0, gt=0, description="seconds to the next status; three missed make it stale")
+    beat_s: float = Field(
+        5.0, gt=0, le=3600, description="seconds to the next status; three missed make it stale"
+    )
     sessions: Count = 0
     max_sessions: Count = 0
     n_ctx: Count = 0
@@ -117,7 +126,7 @@ class WorkerMetrics(Message):
     evicted: Count = 0
     resynced: Count = 0
     refused: Count = 0
-    dropped: dict[str, int] = Field(default_factory=dict, description="messages not taken, by reason")
+    dropped: dict[str, Count] = Field(default_factory=dict, description="messages not taken, by reason")
 
 
 class ChatMessage(Message):
@@ -132,12 +141,17 @@ class Prompt(Message):
 
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="names the completion's topic")
     text: str | None = Field(None, description="one user turn")
-    messages: tuple[ChatMessage, ...] | None = Field(None, description="all turns; instead of `text`")
+    # Lists fail fast: 100,000 wrong turns would take half a second to complain about.
+    messages: tuple[ChatMessage, ...] | None = Field(
+        None, fail_fast=True, min_length=1, max_length=MAX_TURNS, description="all turns; instead of `text`"
+    )
     raw: bool = Field(False, description="continue `text` itself instead of answering it as a chat")
     max_tokens: int | None = Field(None, ge=1, le=MAX_ANSWER_TOKENS)
     sampling: SamplingParameters | None = Field(None, description="instead of the agent's own")
     seed: int | None = Field(None, ge=0, lt=2**64)
-    stop: tuple[str, ...] | None = Field(None, max_length=16)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None, fail_fast=True, max_length=16, description="strings that end the answer; not part of it"
+    )
 
     @model_validator(mode="after")
     def _one_question(self) -> Prompt:
@@ -162,12 +176,16 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def parse_message(kind: type[AnyMessage], payload: bytes) -> AnyMessage:
-    """A checked message from untrusted JSON. Raises TooLarge or OutOfRange, which name the field at fault."""
+    """A checked message from untrusted JSON. Raises TooLarge or OutOfRange, which name the field at fault.
+
+    Types are taken at their word: "5" and true are no integers, NaN and Infinity are no numbers.
+    """
     if len(payload) > MAX_JSON_BYTES:
         raise TooLarge(kind.__name__, f"{len(payload)} bytes, at most {MAX_JSON_BYTES}")
     try:
-        return kind.model_validate_json(payload)
+        return kind.model_validate_json(payload, strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"]) or kind.__name__
-        raise OutOfRange(place, problem["msg"]) from error
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        # Escaped and cut, so that a made-up name cannot break out of the line that quotes it.
+        place = ".".join(str(part) for part in problem["loc"]).encode("unicode_escape").decode()
+        raise OutOfRange(place[:_MAX_PLACE] or kind.__name__, problem["msg"]) from error

@@ -101,7 +101,7 @@ class Reader:
 
 def deltas(ascending: Sequence[int]) -> list[int]:
     """Strictly ascending integers as the first, then each gap less one. Example: [5, 6, 9] is [5, 0, 2]."""
-    return [value - previous - 1 for previous, value in zip([-1, *ascending[:-1]], ascending, strict=True)]
+    return [value - previous - 1 for previous, value in zip([-1, *ascending], ascending, strict=False)]
 
 
 def from_deltas(gaps: Iterable[int]) -> list[int]:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 DIGEST_BYTES = 16
 # Padding makes sizes of one family differ by well under a percent; less than this shared is another family.
 _LEAST_SHARED = 0.9
+# Others choose the range, so what is kept is bounded. A fleet of one family needs one or two.
+_MAX_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,29 @@ class Vocabulary:
     """The tokens of a model: `texts` as the file has them, `kinds` `[vocab]` (control, byte, normal, …)."""
 
     def __init__(self, texts: list[bytes], kinds: npt.NDArray[np.uint16]) -> None:
-        self._texts, self._kinds = texts, kinds
+        assert len(texts) == len(kinds)
+        self._lengths = np.array([len(text) for text in texts], "<u4")  # [vocab]
+        self._kinds = kinds.astype("<u2")  # [vocab]
+        self._text = b"".join(texts)
         self._fingerprints: dict[int, Fingerprint] = {}
 
     @property
     def num_tokens(self) -> int:
         """How many tokens there are, padding included."""
-        return len(self._texts)
+        return len(self._lengths)
 
     def fingerprint(self, num_tokens: int | None = None) -> Fingerprint:
-        """The fingerprint of the first `num_tokens` tokens (all by default); made once for each length."""
+        """The fingerprint of the first `num_tokens` tokens, of which there must be so many; all by default."""
         count = self.num_tokens if num_tokens is None else num_tokens
+        assert 0 <= count <= self.num_tokens
         if count not in self._fingerprints:
-            lengths = np.array([len(text) for text in self._texts[:count]], "<u4")
+            if len(self._fingerprints) >= _MAX_KEPT:
+                del self._fingerprints[next(iter(self._fingerprints))]
+            lengths = self._lengths[:count]
             state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-            for column in (lengths.tobytes(), self._kinds[:count].astype("<u2").tobytes()):
-                state.update(column)
-            state.update(b"".join(self._texts[:count]))
+            state.update(lengths.tobytes())
+            state.update(self._kinds[:count].tobytes())
+            state.update(memoryview(self._text)[: int(lengths.sum(dtype=np.int64))])
             self._fingerprints[count] = Fingerprint(count, state.digest())
         return self._fingerprints[count]
 

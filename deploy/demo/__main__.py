@@ -25,7 +25,7 @@ from edge_agent.ledger import Origin
 from edge_agent.settings import AgentSettings
 from runtime.command_line import set_up_logging
 from schemas.errors import HunchError, LinkError
-from schemas.messages import ChatMessage, Prompt
+from schemas.messages import ChatMessage
 from schemas.topics import Role
 
 MODELS = Path(__file__).parent / "models"
@@ -72,7 +72,7 @@ def _run(console: Console, prompts: tuple[DemoPrompt, ...], risk: float, seed: i
             agent = agents[index % len(agents)]
             console.print(f"\n[bold]{agent.settings.name}[/bold]  {prompt.title}", style="dim")
             console.print(prompt.turns[-1].content, markup=False, style="italic")
-            answer, pieces = agent.answer(Prompt(id=f"demo-{index}", messages=prompt.turns))
+            answer, pieces = agent.answer(prompt.as_prompt(f"demo-{index}"))
             show(pieces, color=None)
             tally.add(answer)
         console.print()
