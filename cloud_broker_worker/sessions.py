@@ -110,6 +110,9 @@ class SessionTable:
         is_newer = session.last_draft is not None and draft.epoch > session.last_draft[0]
         if not (draft.position == known or (is_newer and draft.position < known)):
             return Admission(reply=Resync(draft.session, draft.epoch, known), reason="does not follow")
+        if _largest_id(draft) >= session.num_tokens:
+            why = f"token id {_largest_id(draft)} is outside the shared vocabulary of {session.num_tokens}"
+            return Admission(reply=Refused(draft.session, why), reason="foreign token")
         if draft.end >= self.n_ctx:
             why = f"the answer outgrew the target model's context of {self.n_ctx} tokens"
             return Admission(reply=Refused(draft.session, why), reason="too long")
@@ -179,3 +182,9 @@ class SessionTable:
             self.num_evicted += 1
         used = {session.sequence for session in self}
         return next(sequence for sequence in range(self.max_sessions) if sequence not in used)
+
+
+def _largest_id(draft: Draft) -> int:
+    """The largest token id that a draft names."""
+    ids = [*draft.run_ids] if draft.doubt is None else [*draft.run_ids, *draft.doubt.q_hat.token_ids.tolist()]
+    return max(ids, default=0)

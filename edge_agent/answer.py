@@ -73,6 +73,9 @@ class Answer:
             max_length = min(len(prompt_ids) + self._options.max_tokens, self._drafter.capacity)
             terms = SessionTerms(self._options.sampling, self._seed, max_length)
             self._verifier.begin(self.ledger, terms, self._policy.learn)
+        if self._options.seed is not None:
+            # What is cached was evaluated in other passes, and logits differ a little with a pass's shape.
+            self._drafter.rollback(0)
         self._logits = self._drafter.restart(prompt_ids)
         try:
             while self.finish_reason is None:
@@ -87,7 +90,8 @@ class Answer:
 
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
-        prediction = predict(self._logits, self._options.sampling)
+        # Padding means nothing, and the target model may have less of it.
+        prediction = predict(self._logits[: self._model.num_meant], self._options.sampling)
         q_hat = prediction.truncated(self._options.k)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)

@@ -61,8 +61,9 @@ def run(argv: list[str]) -> None:
     """`edge-agent run`."""
     settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    with Agent(settings) as agent:
-        service = Service(agent)
+    agent = Agent(settings)
+    service = Service(agent)  # before it connects: who sees the agent online may ask at once
+    with agent:
         on_termination(service.stop)
         print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
         service.run()

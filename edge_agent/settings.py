@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
@@ -13,7 +14,7 @@ from edge_agent.uncertainty import ESTIMATOR_NAMES
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
 from schemas.messages import MAX_ANSWER_TOKENS
-from schemas.sampling import SamplingParameters
+from schemas.sampling import SamplingParameters, Temperature
 
 DEFAULT_FILE = Path("/etc/hunch/agent.toml")
 
@@ -54,9 +55,7 @@ class AgentSettings(HunchSettings):
     n_ctx: int | None = Field(
         None, ge=8, description="tokens of prompt and answer; none: what the model was made for"
     )
-    temperature: float = Field(
-        0.7, ge=0, le=10, description="divides the logits; 0 takes the likeliest token"
-    )
+    temperature: Temperature = Field(0.7, description="divides the logits; 0 takes the likeliest token")
     top_k: int | None = Field(None, ge=1, description="draw among the k likeliest tokens; none: all")
     top_p: float = Field(
         1.0, gt=0, le=1, description="draw among the likeliest tokens up to this mass; 1: all"
@@ -68,7 +67,9 @@ class AgentSettings(HunchSettings):
         None, ge=0, lt=2**64, description="makes answers repeatable; none: a new one each time"
     )
     max_tokens: int = Field(256, ge=1, le=MAX_ANSWER_TOKENS, description="tokens an answer may have")
-    stop: tuple[str, ...] = Field((), max_length=16, description="strings that end an answer; not shown")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), max_length=16, description="strings that end an answer; not shown"
+    )
     verdict_timeout_s: float = Field(
         2.0, gt=0, le=600, description="wait this long for a verdict, then go on"
     )

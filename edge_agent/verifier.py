@@ -188,7 +188,7 @@ class Verifier:
     def _take(self, message: Message) -> Settled | None:
         """Enter one frame into the books; returns the verdict if it is one that was waited for."""
         try:
-            frame = codec.decode_worker_frame(message.payload)
+            frame = codec.decode_worker_frame(message.payload, self._directory.num_tokens)
         except WireError as error:
             logger.warning("ignored a frame on %s: %s", message.topic, error)
             return None

@@ -30,6 +30,11 @@ class WorkerDirectory:
         self._agent, self._vocabulary = agent, vocabulary
         self._seen: dict[str, _Seen] = {}
 
+    @property
+    def num_tokens(self) -> int:
+        """The size of the draft model's vocabulary."""
+        return self._vocabulary.num_tokens
+
     def update(self, worker: str, status: WorkerStatus, now_s: float) -> None:
         """Take in a status. A last will of an earlier start than the one known is late and means nothing."""
         seen = self._seen.get(worker)

@@ -131,8 +131,11 @@ def encode_worker_frame(frame: frames.WorkerFrame) -> bytes:
     return bytes(writer.buffer)
 
 
-def decode_worker_frame(data: bytes) -> frames.WorkerFrame:
-    """What a worker sent. The number of `betas` is for the agent to check: it knows what it asked."""
+def decode_worker_frame(data: bytes, num_tokens: int = frames.MAX_TOKEN_ID + 1) -> frames.WorkerFrame:
+    """What a worker sent; a token must lie below `num_tokens`, the agent's vocabulary.
+
+    The number of `betas` is for the agent to check: it knows what it asked.
+    """
     reader, kind, flags = _begin_reading(data, known_flags=_OUTCOME_BITS | _HAS_TOKEN)
     if kind != _VERDICT and flags:
         raise UnknownKind("flags", f"{flags:#04x} on a frame without flags", 1)
@@ -140,7 +143,7 @@ def decode_worker_frame(data: bytes) -> frames.WorkerFrame:
         raise UnknownKind("kind", f"{kind} is not sent by a worker", 0)
     session = reader.varint("session", 0, frames.MAX_SESSION)
     if kind == _VERDICT:
-        return _read_verdict(reader, session, flags)
+        return _read_verdict(reader, session, flags, num_tokens)
     result: Ready | Refused | Resync
     if kind == _READY:
         result = Ready(session, reader.varint("known", 0, frames.MAX_POSITION))
@@ -217,7 +220,7 @@ def _read_sampling(reader: Reader) -> SamplingParameters:
         raise OutOfRange("sampling", f"{problem['loc'][0]}: {problem['msg']}", start) from error
 
 
-def _read_verdict(reader: Reader, session: int, flags: int) -> Verdict:
+def _read_verdict(reader: Reader, session: int, flags: int, num_tokens: int) -> Verdict:
     epoch = reader.varint("epoch", 0, frames.MAX_EPOCH)
     position = reader.varint("position", 1, frames.MAX_POSITION)
     try:
@@ -227,7 +230,7 @@ def _read_verdict(reader: Reader, session: int, flags: int) -> Verdict:
     has_token = bool(flags & _HAS_TOKEN)
     if (outcome is Outcome.RECOVERED and not has_token) or (outcome is Outcome.AUDITED and has_token):
         raise UnknownKind("flags", f"{flags:#04x}: {outcome.name} and its token do not go together", 1)
-    token_id = reader.varint("token", 0, frames.MAX_TOKEN_ID) if has_token else None
+    token_id = reader.varint("token", 0, num_tokens - 1) if has_token else None
     betas = reader.rest()
     if len(betas) > frames.MAX_RUN + 1:
         raise TooLarge("betas", f"{len(betas)} bytes, at most {frames.MAX_RUN + 1}")

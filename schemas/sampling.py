@@ -6,7 +6,21 @@ before left, renormalised at the end). Temperature 0 is greedy.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+# Logits divided by less than this overflow float32, and mean greedy anyway.
+_LEAST_TEMPERATURE = 1e-3
+
+
+def _zero_or_not_tiny(temperature: float) -> float:
+    if 0 < temperature < _LEAST_TEMPERATURE:
+        raise ValueError(f"give 0 for greedy, or at least {_LEAST_TEMPERATURE}")
+    return temperature
+
+
+Temperature = Annotated[float, Field(ge=0, le=10), AfterValidator(_zero_or_not_tiny)]
 
 
 class SamplingParameters(BaseModel):
@@ -14,9 +28,7 @@ class SamplingParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(
-        0.7, ge=0, le=10, description="divides the logits; 0 takes the likeliest token"
-    )
+    temperature: Temperature = Field(0.7, description="divides the logits; 0 takes the likeliest token")
     top_k: int | None = Field(None, ge=1, le=2**20, description="keep the k likeliest tokens; none: all")
     top_p: float = Field(1.0, gt=0, le=1, description="keep the likeliest tokens up to this mass; 1: all")
     min_p: float = Field(
