@@ -78,6 +78,11 @@ class BrokerPlan:
         """Names and hashed passwords."""
         return self.folder / "passwords"
 
+    @property
+    def data_folder(self) -> Path:
+        """Where a persistent broker keeps what it must not forget; the only place it writes to."""
+        return self.folder / "data"
+
 
 def generate_password() -> str:
     """A password that nobody guesses: 192 random bits as 32 letters, digits, '-' and '_'."""
@@ -95,7 +100,9 @@ def write_broker(plan: BrokerPlan) -> Path:
     """
     tool = find_program("mosquitto_passwd")
     try:
-        plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not plan.folder.exists():
+            plan.folder.mkdir(parents=True, mode=0o700)
+            hand_over(plan.folder)  # never a folder that was there already, such as /etc
         for path, text in (
             (plan.config_file, config_text(plan)),
             (plan.acl_file, acl_text(plan)),
@@ -104,7 +111,10 @@ def write_broker(plan: BrokerPlan) -> Path:
             _write_private(path, text)
         if plan.users:  # mosquitto_passwd 2.0 fails on an empty file
             _hash_passwords(tool, plan.password_file)
-        _hand_over(plan)
+        hand_over(plan.config_file, plan.acl_file, plan.password_file)
+        if plan.persistent:
+            plan.data_folder.mkdir(exist_ok=True, mode=0o700)
+            hand_over(plan.data_folder)
     except OSError as error:
         raise ConfigurationError(f"cannot set up a broker in {plan.folder}: {error}") from error
     if not _is_loopback(plan.bind_address):
@@ -151,6 +161,14 @@ def broker_account() -> pwd.struct_passwd | None:
     raise ConfigurationError("root needs an account 'mosquitto' for the broker; create it, or avoid root")
 
 
+def hand_over(*paths: Path) -> None:
+    """Give files or folders that root has made to the broker's account; do nothing where we are not root."""
+    account = broker_account()
+    if account is not None:
+        for path in paths:
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+
 def _general_lines(plan: BrokerPlan) -> list[str]:
     return [
         "# One set of rules for all listeners: with `true`, one without its own rules would be open to all.",
@@ -183,7 +201,7 @@ def _general_lines(plan: BrokerPlan) -> list[str]:
 def _persistence_lines(plan: BrokerPlan) -> list[str]:
     if not plan.persistent:
         return ["persistence false"]
-    return ["persistence true", f"persistence_location {plan.folder.absolute()}/"]
+    return ["persistence true", f"persistence_location {plan.data_folder.absolute()}/"]
 
 
 def _listener_lines(plan: BrokerPlan) -> list[str]:
@@ -225,13 +243,6 @@ def _hash_passwords(tool: str, password_file: Path) -> None:
         password_file.unlink(missing_ok=True)
         raise ConfigurationError(f"mosquitto_passwd could not hash the passwords: {done.stderr.strip()}")
     password_file.chmod(0o600)  # it may have been written anew
-
-
-def _hand_over(plan: BrokerPlan) -> None:
-    account = broker_account()
-    if account is not None:
-        for path in (plan.folder, plan.config_file, plan.acl_file, plan.password_file):
-            os.chown(path, account.pw_uid, account.pw_gid)
 
 
 def _is_loopback(bind_address: str) -> bool:

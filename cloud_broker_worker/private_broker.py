@@ -22,6 +22,7 @@ from cloud_broker_worker.broker import (
     broker_account,
     find_program,
     generate_password,
+    hand_over,
     write_broker,
 )
 from schemas.errors import ConfigurationError
@@ -33,7 +34,7 @@ _POLL_S = 0.02
 # Another process may take the port between our asking for a free one and Mosquitto's opening it.
 _MAX_PORTS_TRIED = 5
 # A complete MQTT 5 CONNECT without a user name; any broker answers it with a CONNACK, ours with a refusal.
-_CONNECT = bytes.fromhex("100d 0004 4d515454 05 02 000a 00 0000".replace(" ", ""))
+_CONNECT = bytes.fromhex("100d 0004 4d515454 05 02 000a 00 0000")
 _CONNACK = 0x20
 
 
@@ -51,6 +52,7 @@ class PrivateBroker:
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="hunch-broker-"))
         try:
+            hand_over(self._folder)
             self._start_on_a_free_port(self._folder)
         except BaseException:
             self.__exit__(None, None, None)

@@ -84,7 +84,7 @@ class Answer:
         finally:
             seconds = time.monotonic() - started_s
             if self._verifier is not None:
-                self._verifier.finish()
+                self._verifier.finish(wait=self.finish_reason is not None)  # else it was interrupted
                 self.round_trips = self._verifier.round_trips
             self.usage = summarise(self.ledger, self.round_trips, seconds)
 

@@ -18,7 +18,7 @@ from runtime.mqtt import Connection, Message
 from schemas import codec
 from schemas.compression import BodyCodec
 from schemas.errors import HunchError, LinkError, WireError
-from schemas.frames import MAX_SESSION, Doubt, Draft, Open, Ready, Refused, Resync, Verdict
+from schemas.frames import Doubt, Draft, Open, Ready, Refused, Resync, Verdict
 from schemas.messages import WorkerStatus, parse_message
 from schemas.sampling import SamplingParameters
 from schemas.topics import Topics
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 # A run that the network held up is opened anew as a longer prompt rather than sent as one huge draft.
 _MAX_PENDING = 512
+# Session numbers stay below this, one byte each in every frame. A number comes round again after that many
+# sessions, long after the last frame of the one before, and opening it replaces what a worker still holds.
+_NUM_SESSIONS = 128
 # How often a session is opened again while nobody answers, and how long a worker that refused is left alone.
 _RETRY_S = 1.0
 _REFUSED_S = 30.0
@@ -79,7 +82,7 @@ class Verifier:
         self._statuses = connection.subscribe([(topics.all_worker_status(), 1)])
         self._verdicts = connection.subscribe([(topics.verdict(agent), 0)])
         self._codec = BodyCodec()
-        self._next_session = secrets.randbelow(2**16)
+        self._next_session = secrets.randbelow(_NUM_SESSIONS)
         self._session: _Session | None = None
         self._retry_at_s = 0.0
         self._refused_until_s: dict[str, float] = {}
@@ -150,10 +153,10 @@ class Verifier:
         if self._can_send and self._ledger is not None:
             self._send(self._ledger.audit(final=False))
 
-    def finish(self) -> None:
+    def finish(self, *, wait: bool = True) -> None:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
         self.poll()
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.monotonic() + (self._timeout_s if wait else 0.0)
         is_sent = False
         while self._can_send and self._ledger is not None:
             if not is_sent or self._ledger.num_pending > 0:  # the latter after a resync
@@ -283,7 +286,7 @@ class Verifier:
         assert self._terms is not None
         vocabulary = self._directory.shared_vocabulary(worker)
         assert vocabulary is not None  # only such workers are candidates
-        self._next_session = (self._next_session + 1) % MAX_SESSION
+        self._next_session = (self._next_session + 1) % _NUM_SESSIONS
         terms = self._terms
         prompt_ids = tuple(self._ledger.open(self._next_session))
         opening = Open(
@@ -325,6 +328,6 @@ class Verifier:
         if (worker, note) == self._told:
             return
         self._told = (worker, note)
-        if note is not None:
+        if note is not None and note != self._connection.last_error:  # the connection says that itself
             logger.warning("%s; going on unverified", note)
         self._on_worker(worker, note)

@@ -93,12 +93,24 @@ class Publication:
     retain: bool = True
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself after a failed handshake; paho 2.2 drops the socket then, and leaves that to chance."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def tls_context(address: BrokerAddress) -> ssl.SSLContext:
     """TLS settings from the address's files. Raises ConfigurationError that names the file at fault."""
     try:
         context = ssl.create_default_context(cafile=address.ca_file)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigurationError(f"cannot use {address.ca_file} as CA certificates: {error}") from error
+    context.sslsocket_class = _TidySocket
     if address.cert_file is not None:
         try:
             context.load_cert_chain(address.cert_file, address.key_file)
@@ -151,6 +163,8 @@ def describe_failure(address: BrokerAddress, error: BaseException | None) -> str
         return (
             f"broker host {address.host!r} is unknown: {error.strerror}; check the host name and the network"
         )
+    if isinstance(error, ConnectionResetError) and address.uses_tls:
+        return f"broker {address} hung up during the TLS handshake; check that the port speaks TLS"
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at broker {address}; check host, port and that the broker runs"
     if isinstance(error, TimeoutError):

@@ -72,7 +72,7 @@ class TokenTable:
 class Model:
     """A GGUF file loaded by llama.cpp.
 
-    Raises ConfigurationError where the file is missing, ModelError where llama.cpp refuses it.
+    Raises ConfigurationError where the file is missing or llama.cpp refuses it.
     """
 
     def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
@@ -84,9 +84,12 @@ class Model:
         self.path = path
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            raise ModelError(f"llama.cpp cannot load {path}: {bridge.take_error('unknown reason')}")
+            raise ConfigurationError(
+                f"llama.cpp cannot load {path}: {bridge.take_error('unknown reason')}; give a whole GGUF file"
+            )
         self._vocab = llama_cpp.llama_model_get_vocab(self.handle)
         self.num_tokens: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.num_meant = self._without_padding()
         self.context_length: int = llama_cpp.llama_model_n_ctx_train(self.handle)
         self.bos: int | None = _token_or_none(llama_cpp.llama_vocab_bos(self._vocab))
         self.eos: int | None = _token_or_none(llama_cpp.llama_vocab_eos(self._vocab))
@@ -155,6 +158,15 @@ class Model:
     def text_prompt_ids(self, text: str) -> list[int]:
         """Plain text to ids, with a BOS where the file asks for one; control tokens in it count as such."""
         return self.tokenize(text, special=True, add_bos=self._adds_bos())
+
+    def _without_padding(self) -> int:
+        """How many tokens there are before the unused ones that round a vocabulary up."""
+        count = self.num_tokens
+        while count > 1 and (
+            llama_cpp.llama_vocab_get_attr(self._vocab, count - 1) & llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
+        ):
+            count -= 1
+        return count
 
     def _adds_bos(self) -> bool:
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))

@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -38,6 +38,8 @@ __all__ = ["BrokerAddress", "Connection", "Inbox", "Message", "Publication"]
 
 logger = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+
 # A session opening carries the longest prompt, a profile its dictionary: tens of kilobytes. Four times that.
 DEFAULT_MAX_PACKET_BYTES = 262_144
 # How many QoS 1 messages the broker may send us before it must wait for an acknowledgement.
@@ -49,6 +51,23 @@ _MAX_UNACKNOWLEDGED = 64
 _CONNECT_TIMEOUT_S = 5.0
 # Waiting for the broker at the end, once for the farewell and once for the end of the connection.
 _FAREWELL_S = 1.0
+
+
+class _Client(paho.Client):
+    """paho's client, whose thread survives what an attempt to connect may raise."""
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Connect again; all that goes wrong is an OSError, the only kind that paho's thread survives.
+
+        Beside odd names and certificates: paho walks over its queue here, and a publish that began on the
+        connection before may still be adding to it (RuntimeError: deque mutated during iteration).
+        """
+        try:
+            return super().reconnect()
+        except OSError:
+            raise
+        except Exception as error:
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 class Connection:
@@ -243,7 +262,7 @@ class Connection:
     # ------------------------------------------------------------------------- what paho's thread calls
 
     def _make_client(self, will: Publication | None) -> paho.Client:
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self.address.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -251,19 +270,18 @@ class Connection:
         client.username_pw_set(self.address.username, self.address.password)
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(_MAX_UNACKNOWLEDGED)
-        client.suppress_exceptions = True  # otherwise one in a callback would end paho's thread
         if self.address.uses_tls:
             client.tls_set_context(tls_context(self.address))
         if will is not None:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
-        client.on_pre_connect = self._on_pre_connect
-        client.on_socket_open = self._on_socket_open
-        client.on_socket_close = self._on_socket_close
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
+        client.on_pre_connect = _surviving(self._on_pre_connect)
+        client.on_socket_open = _surviving(self._on_socket_open)
+        client.on_socket_close = _surviving(self._on_socket_close)
+        client.on_connect = _surviving(self._on_connect)
+        client.on_connect_fail = _surviving(self._on_connect_fail)
+        client.on_disconnect = _surviving(self._on_disconnect)
+        client.on_subscribe = _surviving(self._on_subscribe)
+        client.on_message = _surviving(self._on_message)
         return client
 
     def _on_pre_connect(self, client: paho.Client, _userdata: Any) -> None:
@@ -375,6 +393,19 @@ class Connection:
         client.on_pre_connect = client.on_socket_open = client.on_socket_close = None
         client.on_connect = client.on_connect_fail = client.on_disconnect = None
         client.on_subscribe = client.on_message = None
+
+
+def _surviving(callback: Callable[_P, None]) -> Callable[_P, None]:
+    """A fault of ours in a callback would end paho's thread, or pass unseen; it is logged instead."""
+
+    @functools.wraps(callback)
+    def guarded(*arguments: _P.args, **named: _P.kwargs) -> None:
+        try:
+            callback(*arguments, **named)
+        except Exception:
+            logger.exception("fault in the network thread, in %s", callback.__name__)
+
+    return guarded
 
 
 def _connect_properties(max_packet_bytes: int) -> Properties:

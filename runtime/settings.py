@@ -1,7 +1,7 @@
 """Settings from flags, environment variables and a TOML file, in that order of weight. In: argv. Out: values.
 
-Both command lines derive their settings from `HunchSettings`; pydantic-settings makes the flags and their
-help from the fields, so that each setting is written down once.
+All commands derive their settings from `BrokerSettings`, those that run a model from `HunchSettings`.
+pydantic-settings makes the flags and their help from the fields, so that each setting is written down once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from runtime.link import BrokerAddress
 from schemas.errors import ConfigurationError
 from schemas.topics import DEFAULT_ROOT, Topics, check_name
 
-AnySettings = TypeVar("AnySettings", bound="HunchSettings")
+AnySettings = TypeVar("AnySettings", bound="BrokerSettings")
 
 
 def default_name() -> str:
@@ -36,8 +36,8 @@ def default_name() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0])[:64] or "unnamed"
 
 
-class HunchSettings(BaseSettings):
-    """What agents and workers have in common. Subclasses set `env_prefix` and `default_file`."""
+class BrokerSettings(BaseSettings):
+    """What all that connects to the broker has in common. Subclasses set `env_prefix`."""
 
     model_config = SettingsConfigDict(extra="forbid", env_ignore_empty=True, cli_kebab_case=True)
 
@@ -45,11 +45,6 @@ class HunchSettings(BaseSettings):
         None, description="TOML file with any of these settings (dashes as underscores)"
     )
     name: str = Field(default_factory=default_name, description="name in topics; letters, digits, . _ -")
-    model: Path = Field(description="GGUF file")
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads for llama.cpp"
-    )
-    gpu_layers: int = Field(0, ge=0, description="layers of the model to put on a GPU")
     broker: str = Field(
         "mqtt://127.0.0.1:1883", description="MQTT 5 broker, mqtt:// or mqtts:// (TLS), with user and port"
     )
@@ -112,6 +107,16 @@ class HunchSettings(BaseSettings):
         file = settings_cls.model_config.get("toml_file")
         toml = (TomlConfigSettingsSource(settings_cls, file),) if file else ()
         return (init_settings, env_settings, *toml)
+
+
+class HunchSettings(BrokerSettings):
+    """What agents and workers have in common: a broker and a model."""
+
+    model: Path = Field(description="GGUF file")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads for llama.cpp"
+    )
+    gpu_layers: int = Field(0, ge=0, description="layers of the model to put on a GPU")
 
 
 def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Path) -> AnySettings:

@@ -56,7 +56,8 @@ class _Pipe:
         self.ended = not data
         self.direction.num_bytes += len(data)
         self.num_queued += len(data)
-        self.line_free_at = max(now, self.line_free_at) + len(data) / (self.direction.bytes_per_s or float("inf"))
+        line_s = len(data) / self.direction.bytes_per_s if self.direction.bytes_per_s else 0.0
+        self.line_free_at = max(now, self.line_free_at) + line_s
         if data:
             self.chunks.append((self.line_free_at + self.direction.delay_s, data))
 

@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _run(console: Console, prompts: tuple[DemoPrompt, ...], risk: float, seed: int) -> None:
-    users = {name: Role.AGENT for name in AGENTS} | {WORKER: Role.WORKER}
+    users = dict.fromkeys(AGENTS, Role.AGENT) | {WORKER: Role.WORKER}
     with PrivateBroker(users) as broker, _worker(broker), contextlib.ExitStack() as stack:
         agents = [stack.enter_context(Agent(_settings(broker, name, risk, seed))) for name in AGENTS]
         _introduce(console, broker, agents[0])

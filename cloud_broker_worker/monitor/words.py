@@ -1,0 +1,76 @@
+"""Token ids to text with origins. In: traced tokens, a vocabulary if there is one. Out: pieces of text. Pure."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cloud_broker_worker.monitor.printable import printable
+from cloud_broker_worker.monitor.trace import Origin, Trace
+
+# Marks as `edge-agent generate` makes them; the last two are the monitor's own.
+MARKS = {
+    Origin.SKIPPED: ("", ""),
+    Origin.ACCEPTED: ("+", ""),
+    Origin.BONUS: ("*", ""),
+    Origin.RECOVERED: ("[", "]"),
+    Origin.UNVERIFIED: ("?", ""),
+    Origin.IN_DOUBT: ("<", ">"),
+    Origin.UNKNOWN: ("~", ""),
+}
+GAP = "…"
+_MAX_PIECE_CHARS = 400
+
+
+class Vocabulary(Protocol):
+    """What turns an id into the bytes it adds to a text."""
+
+    num_tokens: int
+
+    def piece(self, token_id: int) -> bytes:
+        """The bytes of one token."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that a token completed, and how that token came to be."""
+
+    text: str
+    origin: Origin
+
+
+def answer_pieces(trace: Trace, vocabulary: Vocabulary | None) -> list[Piece]:
+    """The answer so far. Where tokens are missing stands a gap; without a vocabulary, each token is its id."""
+    pieces: list[Piece] = []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    expected = trace.num_prompt
+    for place, token in trace.tokens:
+        if place != expected:
+            pieces.append(Piece(GAP, Origin.UNKNOWN))
+        expected = place + 1
+        text = _text(decoder, token.token_id, vocabulary)
+        if text:
+            pieces.append(Piece(text, token.origin))
+    return pieces
+
+
+def prompt_text(prompt_ids: Iterable[int], vocabulary: Vocabulary | None) -> str:
+    """The question, as far as its ids were kept."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return "".join(_text(decoder, token_id, vocabulary) for token_id in prompt_ids).strip()
+
+
+def marked(pieces: Iterable[Piece]) -> str:
+    """The text in one line, each token with the mark of its origin."""
+    line = "".join(f"{MARKS[piece.origin][0]}{piece.text}{MARKS[piece.origin][1]}" for piece in pieces)
+    return line.replace("\n", "\\n")
+
+
+def _text(decoder: codecs.IncrementalDecoder, token_id: int, vocabulary: Vocabulary | None) -> str:
+    if vocabulary is None or token_id >= vocabulary.num_tokens:
+        return f" {token_id}"
+    text = decoder.decode(vocabulary.piece(token_id))
+    return printable(text, max_chars=_MAX_PIECE_CHARS, keep_lines=True)

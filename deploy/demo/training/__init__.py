@@ -1,0 +1,1 @@
+"""How the demo's pair of models is made: dialogues with tool calls in, two GGUF files out."""
