@@ -33,9 +33,9 @@ DRAFT_MODEL = MODELS / "draft-q4_k_m.gguf"
 TARGET_MODEL = MODELS / "target-q8_0.gguf"
 AGENTS = ("board-1", "board-2")
 WORKER = "cloud-1"
-# Where `1 - q[d]` must lie on held-out text for a mean of skip * beta of 0.02 (models/MODEL_CARD.md).
-START_THRESHOLD = 0.2
-NUM_PROMPTS = 16
+# The threshold of `1 - q[d]` that gives a mean of skip * beta of 0.02 on held-out dialogues (docs/experiments.md).
+START_THRESHOLD = 0.15
+NUM_CHATS = 6
 _WORKER_TIMEOUT_S = 20.0
 
 
@@ -48,10 +48,10 @@ def main() -> int:
     arguments = parser.parse_args()
     set_up_logging("warning")
     console = Console(highlight=False)
-    prompts = load_prompts()[:NUM_PROMPTS]
+    prompts = _chosen(load_prompts())
     if arguments.prompt is not None:
         asked = (ChatMessage(role="user", content=arguments.prompt),)
-        prompts = tuple(DemoPrompt(title=name, turns=asked) for name in AGENTS)
+        prompts = (DemoPrompt(title="your question", turns=asked),) * len(AGENTS)
     try:
         _run(console, prompts, arguments.risk, arguments.seed)
     except HunchError as error:
@@ -62,10 +62,19 @@ def main() -> int:
     return 0
 
 
+def _chosen(prompts: tuple[DemoPrompt, ...]) -> tuple[DemoPrompt, ...]:
+    """A few questions that are answered in words, then all that a tool call follows on."""
+    chats = [prompt for prompt in prompts if prompt.next == "assistant"]
+    return (*chats[:NUM_CHATS], *(prompt for prompt in prompts if prompt.next == "call"))
+
+
 def _run(console: Console, prompts: tuple[DemoPrompt, ...], risk: float, seed: int) -> None:
     users = dict.fromkeys(AGENTS, Role.AGENT) | {WORKER: Role.WORKER}
     with PrivateBroker(users) as broker, _worker(broker), contextlib.ExitStack() as stack:
-        agents = [stack.enter_context(Agent(_settings(broker, name, risk, seed))) for name in AGENTS]
+        agents = [
+            stack.enter_context(Agent(_settings(broker, name, risk, seed + index)))
+            for index, name in enumerate(AGENTS)
+        ]
         _introduce(console, broker, agents[0])
         tally = Tally(agents[0].model.num_tokens)
         for index, prompt in enumerate(prompts):
