@@ -53,23 +53,27 @@ class Scheduler:
         """The next batch; empty when nothing waits. The first piece of work is taken whatever its size."""
         batch, deferred = Batch(), deque[Arrival]()
         busy: set[Session] = set()
+        held: set[tuple[str, int]] = set()  # what comes later for these must wait too, or it would overtake
         num_tokens = 0
         while self._waiting and num_tokens < self._max_tokens:
             arrival = self._waiting.popleft()
-            if self._sessions.find(arrival.agent, arrival.frame.session) in busy:
+            name = (arrival.agent, arrival.frame.session)
+            admission = None if name in held else self._admit(arrival, busy, now_s)
+            if admission is None:
                 deferred.append(arrival)
-                continue
-            admission = self._admit(arrival, busy, now_s)
-            if admission.work is None:
+                held.add(name)
+            elif admission.work is None:
                 batch.answered.append((arrival.agent, admission))
-                continue
-            batch.work.append(admission.work)
-            busy.add(admission.work.session)
-            num_tokens += len(admission.work.ids) - admission.work.num_evaluated
+            else:
+                batch.work.append(admission.work)
+                busy.add(admission.work.session)
+                held.add(name)
+                num_tokens += len(admission.work.ids) - admission.work.num_evaluated
         self._waiting.extendleft(reversed(deferred))
         return batch
 
-    def _admit(self, arrival: Arrival, busy: set[Session], now_s: float) -> Admission:
+    def _admit(self, arrival: Arrival, busy: set[Session], now_s: float) -> Admission | None:
+        """None for what has to wait for the next batch."""
         if arrival.has_expired(now_s):
             return Admission(reason="expired")
         if isinstance(arrival.frame, Open):

@@ -75,16 +75,18 @@ class SessionTable:
         """The session of that number."""
         return self._sessions.get((agent, number))
 
-    def open(self, agent: str, opening: Open, busy: set[Session]) -> Admission:
-        """A new session in place of the longest idle one; `busy` sessions have work under way and stay."""
+    def open(self, agent: str, opening: Open, busy: set[Session]) -> Admission | None:
+        """A new session, in place of the longest idle one where the table is full.
+
+        `busy` sessions have work under way and stay; None while that is all of them.
+        """
         if len(opening.prompt_ids) >= self.n_ctx:
             why = f"{len(opening.prompt_ids)} tokens do not fit the target model's context of {self.n_ctx}"
             return Admission(reply=Refused(opening.session, why), reason="too long")
         self._sessions.pop((agent, opening.session), None)
         sequence = self._free_sequence(busy)
         if sequence is None:
-            why = f"all {self.max_sessions} sessions are at work"
-            return Admission(reply=Refused(opening.session, why), reason="full")
+            return None
         session = Session(
             agent,
             opening.session,

@@ -1,0 +1,1 @@
+"""A real Mosquitto, real models, and what users see of them."""
