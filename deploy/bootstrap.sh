@@ -51,10 +51,11 @@ setup_key() {
 
 # Debian keeps mosquitto in a folder that the PATH of an ordinary user lacks.
 has_mosquitto() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v mosquitto >/dev/null; }
+has_mosquitto_clients() { command -v mosquitto_pub >/dev/null && command -v mosquitto_sub >/dev/null; }
 has_compiler() { command -v c++ >/dev/null && command -v cc >/dev/null; }
 
 is_ready() {
-    [[ -x $VENV/bin/python && -r $STAMP && $(<"$STAMP") == "$(setup_key)" ]] && has_mosquitto
+    [[ -x $VENV/bin/python && -r $STAMP && $(<"$STAMP") == "$(setup_key)" ]] && has_mosquitto && has_mosquitto_clients
 }
 
 # ------------------------------------------------------------------------- progress and failure
@@ -159,6 +160,7 @@ missing_packages() {
     if [[ -z $python ]] || ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then say python3-venv; fi
     if ! has_compiler; then say g++; fi
     if ! has_mosquitto; then say mosquitto; fi
+    if ! has_mosquitto_clients; then say mosquitto-clients; fi
 }
 
 as_root() {

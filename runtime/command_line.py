@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -36,11 +37,14 @@ def dispatch(prog: str, summary: str, commands: dict[str, Command], argv: list[s
         return 2
     try:
         command.run(words[1:])
+        sys.stdout.flush()
     except HunchError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     except BrokenPipeError:
-        return 1  # the reader of our output has left
+        # The reader of our output has left; Python would complain when it flushes the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -43,7 +43,9 @@ class Tally:
         table = Table(title="What it came to", title_justify="left", show_header=False)
         table.add_row("tokens", f"{num} in {self.seconds:.1f} s ({num / self.seconds:.0f} a second)")
         table.add_row("kept on the board (skipped)", f"{count[Origin.SKIPPED] / num:.1%}")
-        table.add_row("sent in doubt", f"{num_judged / num:.1%}, of which accepted {_share(count, num_judged)}")
+        table.add_row(
+            "sent in doubt", f"{num_judged / num:.1%}, of which accepted {_share(count, num_judged)}"
+        )
         table.add_row("bonus tokens from the target", f"{count[Origin.BONUS] / num:.1%}")
         table.add_row("unverified", f"{count[Origin.UNVERIFIED] / num:.1%}")
         table.add_row(

@@ -1,0 +1,170 @@
+"""The books of an answer: runs, verdicts in time and late, resyncs, sessions opened anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_agent.ledger import Ledger, Origin
+from schemas.audit import encode_betas
+from schemas.distribution import DraftToken, one_hot, quantise
+from schemas.frames import Doubt, Draft, Outcome, Verdict
+
+PROMPT = [10, 11, 12, 13, 14]
+
+
+def opened(prompt=PROMPT):
+    ledger = Ledger(prompt)
+    assert ledger.open(3) == prompt
+    return ledger
+
+
+def skip(ledger, token_id, weight=200, uncertainty=0.1):
+    ledger.commit(token_id, Origin.SKIPPED, draft=DraftToken(token_id, 0, weight), uncertainty=uncertainty)
+
+
+def doubt(token_id=7):
+    return Doubt(one_hot(token_id), 0, 1000)
+
+
+def answer(draft: Draft, outcome, token_id=None, betas=None):
+    betas = [0.0] * (draft.end - draft.position) if betas is None else betas
+    return Verdict(
+        draft.session, draft.epoch, draft.position, outcome, token_id, encode_betas(np.array(betas))
+    )
+
+
+def test_the_docstrings_example_a_prompt_of_five_two_skipped_one_in_doubt():
+    ledger = opened()
+    skip(ledger, 5)
+    skip(ledger, 6)
+    draft = ledger.ask(doubt())
+    assert (draft.position, draft.run_ids, draft.end) == (5, (5, 6), 8)
+    settled = ledger.settle(answer(draft, Outcome.ACCEPTED, token_id=9))
+    assert settled is not None
+    assert settled.in_time
+    assert ledger.known == 9
+
+
+def test_a_run_brings_its_weights_and_a_token_of_the_targets_own_counts_as_certain():
+    ledger = opened()
+    skip(ledger, 5, weight=17)
+    ledger.commit(6, Origin.RECOVERED)
+    assert ledger.ask(doubt()).run_weights == (17, 256)
+
+
+def test_a_recovered_token_raises_the_epoch_and_the_next_run_starts_behind_it():
+    ledger = opened()
+    draft = ledger.ask(doubt())
+    ledger.settle(answer(draft, Outcome.RECOVERED, token_id=8))
+    ledger.commit(8, Origin.RECOVERED)
+    skip(ledger, 5)
+    following = ledger.ask(doubt())
+    assert (following.epoch, following.position, following.run_ids) == (1, 6, (5,))
+
+
+def test_after_a_miss_everything_since_the_last_settled_position_is_sent_again_in_a_new_epoch():
+    ledger = opened()
+    skip(ledger, 5)
+    missed = ledger.ask(doubt())
+    ledger.miss()
+    ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    following = ledger.ask(doubt(4))
+    assert (following.epoch, following.position) == (missed.epoch + 1, missed.position)
+    assert following.run_ids == (5, 7)
+
+
+def test_a_late_verdict_counts_for_the_audit_alone():
+    ledger = opened()
+    skip(ledger, 5)
+    missed = ledger.ask(doubt())
+    ledger.miss()
+    ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    settled = ledger.settle(answer(missed, Outcome.RECOVERED, token_id=8, betas=[0.25, 1.0]))
+    assert settled is not None
+    assert not settled.in_time
+    assert ledger.epoch == 1
+    assert ledger.known == 5
+    assert [record.beta for record in ledger.records] == pytest.approx([0.25, 1.0], abs=0.005)
+    assert [(token.skipped, round(token.beta, 2)) for token in settled.audited] == [(True, 0.25)]
+
+
+def test_a_beta_is_entered_once_however_often_it_comes():
+    ledger = opened()
+    skip(ledger, 5)
+    first = ledger.ask(doubt())
+    ledger.miss()
+    second = ledger.ask(doubt())
+    assert ledger.settle(answer(second, Outcome.ACCEPTED, 9, betas=[0.5, 0.0])) is not None
+    late = ledger.settle(answer(first, Outcome.ACCEPTED, 9, betas=[1.0, 0.0]))
+    assert late is not None
+    assert late.audited == []
+    assert ledger.records[0].beta == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_audit_moves_on_at_once_and_is_settled_whenever_it_is_answered():
+    ledger = opened()
+    skip(ledger, 5)
+    audit = ledger.audit(final=False)
+    assert ledger.known == 6
+    assert ledger.awaits_audit
+    skip(ledger, 6)
+    asked = ledger.ask(doubt())
+    assert asked.position == 6
+    assert ledger.settle(answer(asked, Outcome.ACCEPTED, 9)) is not None
+    assert ledger.settle(answer(audit, Outcome.AUDITED, betas=[0.1])) is not None
+    assert not ledger.awaits_audit
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"session": 4},
+        {"epoch": 1},
+        {"position": 6},
+        {"betas": b""},
+        {"betas": b"\0\0\0"},
+        {"outcome": Outcome.AUDITED, "token_id": None},
+    ],
+    ids=str,
+)
+def test_a_verdict_that_fits_no_draft_changes_nothing(change):
+    ledger = opened()
+    skip(ledger, 5)
+    verdict = answer(ledger.ask(doubt()), Outcome.RECOVERED, token_id=8)
+    before = (ledger.epoch, ledger.known)
+    fields = {name: getattr(verdict, name) for name in verdict.__dataclass_fields__}
+    assert ledger.settle(Verdict(**(fields | change))) is None
+    assert (ledger.epoch, ledger.known) == before
+
+
+def test_a_resync_goes_back_to_what_the_worker_knows():
+    ledger = opened()
+    for token_id in range(4):
+        skip(ledger, token_id)
+    ledger.audit(final=False)
+    assert ledger.resync(6)
+    assert not ledger.awaits_audit
+    draft = ledger.ask(doubt())
+    assert (draft.epoch, draft.position, draft.run_ids) == (1, 6, (1, 2, 3))
+
+
+def test_a_worker_that_knows_not_even_the_prompt_needs_a_new_session():
+    assert not opened().resync(0)
+
+
+def test_a_session_opened_anew_leaves_what_is_unaudited_to_the_next_run():
+    ledger = opened()
+    skip(ledger, 5)
+    ledger.audit(final=False)  # sent, but never answered
+    skip(ledger, 6)
+    assert ledger.open(4) == PROMPT
+    draft = ledger.ask(doubt())
+    assert (draft.session, draft.epoch, draft.position, draft.run_ids) == (4, 0, 5, (5, 6))
+
+
+def test_quantised_weights_travel_as_they_were_drawn():
+    q_hat = quantise(np.array([0.6, 0.4]), np.array([3, 9]))
+    draft = opened().ask(Doubt(q_hat, 1, 1000))
+    assert draft.doubt is not None
+    assert (draft.doubt.token_id, draft.doubt.weight) == (9, 102)
