@@ -152,7 +152,10 @@ def _spawn(config_file: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
     as_account: dict[str, Any] = {}
     if account is not None:
         as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **as_account)
+    # A process group of its own: Ctrl-C is for us, and we end it once our clients have said farewell.
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0, **as_account
+    )
 
 
 def _free_port(host: str) -> int:

@@ -99,7 +99,8 @@ def _worker(broker: PrivateBroker) -> Iterator[None]:
         "HUNCH_WORKER_THREADS": "1",
     }
     command = [sys.executable, "-m", "cloud_broker_worker.cli", "run"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    # A process group of its own: Ctrl-C is for the demo, which ends the worker in its turn.
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, process_group=0)
     try:
         yield
     finally:
