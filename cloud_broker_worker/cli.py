@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from cloud_broker_worker.monitor import run as monitor
 from cloud_broker_worker.settings import DEFAULT_FILE, WorkerSettings
 from cloud_broker_worker.worker import Worker
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
@@ -14,7 +15,10 @@ PROG = "cloud-broker-worker"
 
 def main() -> int:
     """Entry point of `cloud-broker-worker`."""
-    commands = {"run": Command("judge the drafts of agents with the target model", run)}
+    commands = {
+        "run": Command("judge the drafts of agents with the target model", run),
+        "monitor": Command("watch agents and workers, live or in lines", monitor.main),
+    }
     return dispatch(PROG, "Judges the drafts of agents with a target model, over MQTT.", commands)
 
 

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from cloud_broker_worker.monitor.fleet import AgentView, Fleet
 from cloud_broker_worker.monitor.printable import printable
-from cloud_broker_worker.monitor.render import Frame, figures_line, header, warning_list
+from cloud_broker_worker.monitor.render import Frame, figures_lines, header, warning_list
 from cloud_broker_worker.monitor.trace import Origin, Trace
 from cloud_broker_worker.monitor.warn import warnings
-from cloud_broker_worker.monitor.words import Vocabulary, answer_pieces, prompt_text
+from cloud_broker_worker.monitor.words import Vocabulary, answer_pieces, marked, prompt_text
 
 # As `edge-agent generate` shows them. Skipped text looks plain: it is most of it.
 STYLES = {
@@ -44,7 +44,7 @@ def drill_down(fleet: Fleet, name: str, frame: Frame, vocabulary: Vocabulary | N
     if frame.height is not None:  # 2 rules; the account's lines may each wrap once
         taken = len(top) + len(question) + 2 + len(foot) + 2
         room = max(_MIN_ANSWER_LINES, frame.height - taken)
-    answer = _last_lines(_answer(view, vocabulary), frame.width, room)
+    answer = _last_lines(_answer(view, vocabulary, has_color=frame.has_color), frame.width, room)
     state = "answering" if view.is_answering else "last answer"
     return Group(
         *top,
@@ -77,13 +77,16 @@ def _question(view: AgentView, vocabulary: Vocabulary | None) -> str:
     return "the question was not heard"
 
 
-def _answer(view: AgentView, vocabulary: Vocabulary | None) -> Text:
-    if view.trace is not None:
-        text = Text()
-        for piece in answer_pieces(view.trace, vocabulary):
-            text.append(piece.text, STYLES[piece.origin])
-        return text
-    return Text(printable(view.completion, max_chars=8192, keep_lines=True), STYLES[Origin.UNKNOWN])
+def _answer(view: AgentView, vocabulary: Vocabulary | None, *, has_color: bool) -> Text:
+    if view.trace is None:
+        return Text(printable(view.completion, max_chars=8192, keep_lines=True), STYLES[Origin.UNKNOWN])
+    pieces = answer_pieces(view.trace, vocabulary)
+    if not has_color:
+        return Text(marked(pieces))
+    text = Text()
+    for piece in pieces:
+        text.append(piece.text, STYLES[piece.origin])
+    return text
 
 
 def _account(view: AgentView) -> list[RenderableType]:
@@ -93,9 +96,10 @@ def _account(view: AgentView) -> list[RenderableType]:
         lines += [_legend(view.trace), *_differences(view.trace)]
     if view.recent:
         metrics = view.recent[-1]
+        over = f"over the last {len(view.recent)} answers" if len(view.recent) > 1 else "over one answer"
         risk = "a fixed threshold" if metrics.risk is None else f"risk {metrics.risk:g}"
-        lines.append(Text(f"last {len(view.recent)} answers, {risk}, threshold now {metrics.threshold:.3f}:", "dim"))
-        lines.append(figures_line(view.figures))
+        lines.append(Text(f"{over}, {risk}, threshold now {metrics.threshold:.3f}:", "dim"))
+        lines += figures_lines(view.figures)
     return lines
 
 

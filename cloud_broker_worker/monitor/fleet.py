@@ -58,6 +58,11 @@ class Came:
     name: str
     model: str | None
 
+    @property
+    def agent(self) -> str | None:
+        """The agent, if it is one."""
+        return self.name if self.kind == "agent" else None
+
 
 @dataclass(frozen=True)
 class Went:
@@ -65,6 +70,11 @@ class Went:
 
     kind: str
     name: str
+
+    @property
+    def agent(self) -> str | None:
+        """The agent, if it is one."""
+        return self.name if self.kind == "agent" else None
 
 
 Event = AnswerEnded | Came | Went
@@ -75,15 +85,13 @@ class AgentView:
     """What is known of one agent. `completion` is the text it sends to whoever asked over MQTT."""
 
     name: str
+    tokens: Rate
     status: AgentStatus | None = None
     trace: Trace | None = None
     recent: deque[AgentMetrics] = field(default_factory=lambda: deque(maxlen=MAX_ANSWERS))
     num_answers: int = 0
-    num_broken: int = 0
-    tokens: Rate = field(default_factory=Rate)
     question: str | None = None
     completion: str = ""
-    refusal: str | None = None
 
     @property
     def is_online(self) -> bool:
@@ -112,11 +120,10 @@ class WorkerView:
     """What is known of one worker. `reply_s` are the times from a draft to its verdict, as heard here."""
 
     name: str
+    drafts: Rate
     status: WorkerStatus | None = None
     status_at_s: float = 0.0
     metrics: WorkerMetrics | None = None
-    num_broken: int = 0
-    drafts: Rate = field(default_factory=Rate)
     reply_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_REPLIES))
 
     @property
@@ -137,9 +144,10 @@ class WorkerView:
 
 
 class Fleet:
-    """All agents and workers that were heard of."""
+    """All agents and workers that were heard of since `started_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
         self.agents: OrderedDict[str, AgentView] = OrderedDict()
         self.workers: OrderedDict[str, WorkerView] = OrderedDict()
         self.broken: Counter[str] = Counter()  # messages that were not believed, by reason
@@ -175,10 +183,6 @@ class Fleet:
         self.broken[type(error).__name__] += 1
         sender = agent or worker
         self.last_broken = f"{sender}: {error}" if sender else str(error)
-        if agent is not None and agent in self.agents:
-            self.agents[agent].num_broken += 1
-        elif worker is not None and worker in self.workers:
-            self.workers[worker].num_broken += 1
 
     # ------------------------------------------------------------------------------------------- agents
 
@@ -191,7 +195,6 @@ class Fleet:
             case AgentMetrics():
                 yield self._end_answer(agent, content, now_s)
             case Open() if worker is not None:
-                agent.refusal = None
                 if agent.trace is None or not agent.trace.reopen(content, worker):
                     agent.trace = Trace.opened(content, worker)
             case Draft() if worker is not None:
@@ -230,8 +233,6 @@ class Fleet:
         agent.tokens.add(now_s, max(0, agent.trace.num_settled - before))
 
     def _hear_reply(self, agent: AgentView, reply: Verdict | Ready | Refused | Resync, now_s: float) -> None:
-        if isinstance(reply, Refused):
-            agent.refusal = reply.reason
         if agent.trace is None:
             return
         if isinstance(reply, Resync):
@@ -279,7 +280,7 @@ class Fleet:
             self.workers.pop(heard.worker, None)
 
     def _agent(self, name: str) -> AgentView:
-        view = self.agents.setdefault(name, AgentView(name))
+        view = self.agents.setdefault(name, AgentView(name, Rate(self._started_s)))
         self.agents.move_to_end(name)
         if len(self.agents) > MAX_AGENTS:
             self.agents.popitem(last=False)
@@ -287,7 +288,7 @@ class Fleet:
         return view
 
     def _worker(self, name: str) -> WorkerView:
-        view = self.workers.setdefault(name, WorkerView(name))
+        view = self.workers.setdefault(name, WorkerView(name, Rate(self._started_s)))
         self.workers.move_to_end(name)
         if len(self.workers) > MAX_WORKERS:
             self.workers.popitem(last=False)

@@ -11,6 +11,7 @@ from schemas.messages import (
     AgentMetrics,
     AgentStatus,
     Completion,
+    Message,
     Prompt,
     WorkerMetrics,
     WorkerStatus,
@@ -18,11 +19,9 @@ from schemas.messages import (
 )
 from schemas.topics import ParsedTopic, TopicKind
 
-Content = (
-    AgentStatus | WorkerStatus | AgentMetrics | WorkerMetrics | Prompt | Completion | Open | Draft | WorkerFrame
-)
+Content = Message | Open | Draft | WorkerFrame
 
-_JSON = {
+_JSON: dict[TopicKind, type[Message]] = {
     TopicKind.AGENT_STATUS: AgentStatus,
     TopicKind.WORKER_STATUS: WorkerStatus,
     TopicKind.AGENT_METRICS: AgentMetrics,

@@ -30,10 +30,9 @@ def event_value(event: Event, vocabulary: Vocabulary | None, *, with_text: bool)
     """One event as a JSON value."""
     if isinstance(event, AnswerEnded):
         value = {"event": "answer", "agent": event.agent, **event.metrics.model_dump()}
-        if event.trace is not None:
-            value["worker"] = event.trace.worker
-            if with_text:
-                value["trace"] = trace_value(event.trace, vocabulary)
+        value["worker"] = None if event.trace is None else event.trace.worker
+        if with_text:
+            value["trace"] = None if event.trace is None else trace_value(event.trace, vocabulary)
         return value
     if isinstance(event, Came):
         return {"event": "online", event.kind: event.name, "model": event.model}
@@ -60,6 +59,16 @@ def snapshot(fleet: Fleet, now_s: float) -> dict[str, Any]:
         "workers": [worker_value(view, now_s) for _, view in sorted(fleet.workers.items())],
         "warnings": [asdict(warned) for warned in warnings(fleet, now_s)],
     }
+
+
+def agent_snapshot(fleet: Fleet, name: str, now_s: float, vocabulary: Vocabulary | None) -> dict[str, Any]:
+    """All that is known of one agent, its last answer token by token."""
+    view = fleet.agents.get(name)
+    if view is None:
+        return {"event": "snapshot", "agent": name, "online": None}
+    trace = None if view.trace is None else trace_value(view.trace, vocabulary)
+    warned = [asdict(each) for each in warnings(fleet, now_s) if each.who == name]
+    return {"event": "snapshot", **agent_value(view, now_s), "trace": trace, "warnings": warned}
 
 
 def agent_value(view: AgentView, now_s: float) -> dict[str, Any]:

@@ -14,15 +14,14 @@ from rich.text import Text
 from cloud_broker_worker.monitor.figures import Figures
 from cloud_broker_worker.monitor.fleet import AgentView, Fleet, WorkerView
 from cloud_broker_worker.monitor.printable import printable
-from cloud_broker_worker.monitor.trace import Origin
 from cloud_broker_worker.monitor.warn import Warned, warnings
 
 NONE = "-"
 # From here on there is room for the columns that are nice to have.
 _WIDE = 110
-_MAX_WORKER_ROWS = 8
-_MAX_WARNINGS = 6
-_MIN_AGENT_ROWS = 3
+# Of a screen's lines, workers and warnings get one in so many at most; the agents get the rest.
+_LINES_A_WORKER = 6
+_LINES_A_WARNING = 8
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -36,6 +35,7 @@ class Frame:
     width: int
     height: int | None
     notes: tuple[str, ...] = ()  # what the monitor has to say of itself
+    has_color: bool = True  # else marks tell the origin of a token
 
     @property
     def is_wide(self) -> bool:
@@ -48,13 +48,13 @@ def overview(fleet: Fleet, frame: Frame) -> RenderableType:
     warned = warnings(fleet, frame.now_s)
     workers = sorted(fleet.workers.values(), key=lambda view: (not view.is_online, view.name))
     agents = sorted(fleet.agents.values(), key=lambda view: (not view.is_online, view.name))
-    shown_workers = workers if frame.height is None else workers[:_MAX_WORKER_ROWS]
+    shown_workers = workers if frame.height is None else workers[: frame.height // _LINES_A_WORKER]
     below = warning_list(warned, frame)
     shown = agents
     if frame.height is not None:
-        # 2 lines of sums, a rule and a header for each table, a line for what is left out of each, a rule.
+        # The header, a rule and a line of names for each table, a line for what is left out of each, a rule.
         taken = 2 + 2 * 2 + 2 + 1 + len(shown_workers) + len(below)
-        shown = agents[: max(_MIN_AGENT_ROWS, frame.height - taken)]
+        shown = agents[: max(1, frame.height - taken)]
     parts: list[RenderableType] = [*header(fleet, frame), Rule("agents", align="left", style="dim")]
     parts.append(agents_table(shown, warned, frame))
     parts += _left_out(len(agents) - len(shown), "agents; --agent NAME looks at one")
@@ -74,17 +74,15 @@ def header(fleet: Fleet, frame: Frame) -> list[RenderableType]:
     first.add_column(no_wrap=True, overflow="ellipsis")
     first.add_column(justify="right", no_wrap=True)
     first.add_row(Text.assemble(("Hunch", "bold cyan"), f"  {frame.broker}"), Text(frame.clock, "dim"))
-    sums = Text(no_wrap=True, overflow="ellipsis")
-    for number, unit in (
+    sums = (
         (str(online), _plural(online, "agent")),
         (str(working), _plural(working, "worker")),
-        (f"{fleet.tokens_per_second(frame.now_s):.1f}", "tokens/s"),
+        (_short(fleet.tokens_per_second(frame.now_s)), "tokens/s"),
         (_share(figures.skip_share), "skipped"),
         (_share(figures.accept_share), "accepted"),
         (_fixed(figures.divergence, 4), "divergence"),
-    ):
-        sums.append(f"{number} ", "bold").append(f"{unit}   ", "dim")
-    return [first, sums]
+    )
+    return [first, _in_a_line(sums)]
 
 
 def agents_table(agents: Sequence[AgentView], warned: Sequence[Warned], frame: Frame) -> RenderableType:
@@ -92,12 +90,12 @@ def agents_table(agents: Sequence[AgentView], warned: Sequence[Warned], frame: F
     if not agents:
         return Text("  none heard of yet", "dim")
     troubled = {each.who for each in warned}
-    table = _table()
-    table.add_column("agent", no_wrap=True, overflow="ellipsis", min_width=7, max_width=24)
-    table.add_column("worker", no_wrap=True, overflow="ellipsis", min_width=7, max_width=18)
-    for name in ("tok/s", *(("", "answers", "tokens") if frame.is_wide else ()), "skip", "accept", "unver"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("divergence/risk", "trip ms", "B/tok ↑ ↓"):
+    table = _table(frame)
+    table.add_column("agent", no_wrap=True, max_width=26 if frame.is_wide else 13)
+    table.add_column("worker", no_wrap=True, max_width=18 if frame.is_wide else 10)
+    wide = ("", "answers", "tokens") if frame.is_wide else ()
+    numbers = ("tok/s", *wide, "skip", "accept", "unver", "divergence", "trip ms", "B/tok ↑/↓")
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for agent in agents:
         style = "yellow" if agent.name in troubled else ""
@@ -109,9 +107,9 @@ def workers_table(workers: Sequence[WorkerView], frame: Frame) -> RenderableType
     """A row for each worker."""
     if not workers:
         return Text("  none heard of yet", "dim")
-    table = _table()
-    table.add_column("worker", no_wrap=True, overflow="ellipsis", min_width=7, max_width=24)
-    table.add_column("target model", no_wrap=True, overflow="ellipsis", min_width=8, max_width=32)
+    table = _table(frame)
+    table.add_column("worker", no_wrap=True, max_width=26 if frame.is_wide else 13)
+    table.add_column("target model", no_wrap=True, max_width=32 if frame.is_wide else 18)
     wide = ("judged", "evicted", "refused") if frame.is_wide else ()
     for name in ("sessions", "load", "drafts/s", "reply ms", "accept", *wide, "dropped"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -125,24 +123,32 @@ def warning_list(warned: Sequence[Warned], frame: Frame) -> list[RenderableType]
     """One line each, the monitor's own first; those that do not fit are counted."""
     lines = [Text.assemble(("! ", "bold red"), printable(note)) for note in frame.notes]
     lines += [Text.assemble(("! ", "bold yellow"), (each.who, "bold"), f"  {each.text}") for each in warned]
-    shown = lines if frame.height is None else lines[:_MAX_WARNINGS]
+    shown = lines if frame.height is None else lines[: frame.height // _LINES_A_WARNING]
     for line in shown:
         line.no_wrap, line.overflow = frame.height is not None, "ellipsis"
     return [*shown, *_left_out(len(lines) - len(shown), "warnings")]
 
 
-def figures_line(figures: Figures) -> Text:
-    """Shares and means in a line."""
-    line = Text()
-    for value, unit in (
+def figures_lines(figures: Figures) -> list[RenderableType]:
+    """Shares in one line, means in another."""
+    shares = (
         (_share(figures.skip_share), "skipped"),
         (_share(figures.accept_share), "accepted"),
         (_share(figures.unverified_share), "unverified"),
         (_fixed(figures.divergence, 4), "divergence"),
-        (_pair(figures.round_trip_median_ms, figures.round_trip_p99_ms), "ms median/p99"),
-        (_pair(figures.bytes_up, figures.bytes_down), "bytes a token up/down"),
-    ):
-        line.append(f"{value} ", "bold").append(f"{unit}   ", "dim")
+    )
+    means = (
+        (_pair(figures.round_trip_median_ms, figures.round_trip_p99_ms), "ms round trip, median/p99"),
+        (_pair(figures.bytes_up, figures.bytes_down), "bytes a token, up/down"),
+    )
+    return [_in_a_line(shares), _in_a_line(means)]
+
+
+def _in_a_line(values: Sequence[tuple[str, str]]) -> Text:
+    """Numbers with their units, the numbers to stand out."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    for index, (number, unit) in enumerate(values):
+        line.append("  " if index else "").append(f"{number} ", "bold").append(unit, "dim")
     return line
 
 
@@ -160,7 +166,7 @@ def _agent_row(agent: AgentView, frame: Frame) -> list[Text]:
     return [
         Text.assemble(dot, agent.name),
         Text(printable(worker, max_chars=64) if worker else "none"),
-        Text(f"{agent.tokens.per_second(frame.now_s):.1f}"),
+        Text(_short(agent.tokens.per_second(frame.now_s))),
         *(wide if frame.is_wide else []),
         Text(_share(figures.skip_share)),
         Text(_share(figures.accept_share)),
@@ -182,16 +188,17 @@ def _worker_row(worker: WorkerView, frame: Frame) -> list[Text]:
         Text(printable(status.model, max_chars=64) if status is not None and status.model else NONE),
         Text(NONE if status is None else f"{status.sessions}/{status.max_sessions}"),
         Text(NONE if status is None else _share(status.load)),
-        Text(f"{worker.drafts.per_second(frame.now_s):.1f}"),
-        Text(_fixed(worker.reply_median_ms, 1)),
+        Text(_short(worker.drafts.per_second(frame.now_s))),
+        Text(_short(worker.reply_median_ms)),
         Text(accepted),
         *([Text(_count(value)) for value in wide] if frame.is_wide else []),
         Text(NONE if metrics is None else _count(sum(metrics.dropped.values()))),
     ]
 
 
-def _table() -> Table:
-    return Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False, expand=False)
+def _table(frame: Frame) -> Table:
+    padding = (0, 2 if frame.is_wide else 1, 0, 0)
+    return Table(box=None, padding=padding, header_style="dim", pad_edge=False, expand=False)
 
 
 def _left_out(count: int, what: str) -> list[RenderableType]:
@@ -216,7 +223,9 @@ def _count(value: int | str) -> str:
 
 
 def _share(value: float | None) -> str:
-    return NONE if value is None else f"{value:.0%}"
+    if value is None:
+        return NONE
+    return "<1%" if 0 < value < 0.005 else f"{value:.0%}"
 
 
 def _fixed(value: float | None, digits: int) -> str:
@@ -230,10 +239,12 @@ def _pair(first: float | None, second: float | None) -> str:
 
 
 def _short(value: float | None) -> str:
-    """Three digits: 0.94, 9.4, 94."""
-    if value is None:
-        return NONE
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    """Two or three digits: 0, 0.94, 9.4, 944, 94k."""
+    if not value:
+        return NONE if value is None else "0"
+    if value >= 10_000:
+        return f"{value / 1000:.0f}k"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _bars(counts: Sequence[int]) -> str:

@@ -33,7 +33,9 @@ class MonitorSettings(BrokerSettings):
     once: bool = Field(False, description="print what there is now, and end")
     as_json: bool = Field(False, description="one JSON object a line instead of text (also --json)")
     listen_s: float = Field(1.0, gt=0, le=3600, description="with --once: gather messages for so long")
-    connect_timeout_s: float = Field(5.0, gt=0, le=600, description="with --once: wait this long for the broker")
+    connect_timeout_s: float = Field(
+        5.0, gt=0, le=600, description="with --once: wait this long for the broker"
+    )
 
     @field_validator("agent")
     @classmethod

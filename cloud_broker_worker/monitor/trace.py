@@ -15,6 +15,7 @@ from enum import Enum
 from schemas.audit import decode_betas
 from schemas.frames import Draft, Open, Outcome, Resync, Verdict
 from schemas.messages import Usage
+from schemas.vocabulary import Fingerprint
 
 # Kept for the drill-down; an answer that is longer loses its beginning.
 MAX_TOKENS = 2048
@@ -57,6 +58,7 @@ class Trace:
     def __init__(self, worker: str, session: int, num_prompt: int) -> None:
         self.worker, self.num_prompt = worker, num_prompt
         self.prompt_ids: tuple[int, ...] | None = None
+        self.vocabulary: Fingerprint | None = None
         self.ended = False
         self.usage: Usage | None = None
         self.num_audited = 0
@@ -75,6 +77,7 @@ class Trace:
         """The trace of an answer that begins with this session."""
         trace = cls(worker, opening.session, len(opening.prompt_ids))
         trace.prompt_ids = opening.prompt_ids[-MAX_PROMPT_IDS:]
+        trace.vocabulary = opening.vocabulary
         trace._terms = _terms(opening, trace.num_prompt)
         return trace
 
@@ -166,15 +169,25 @@ class Trace:
             self._under_way.clear()
 
     def end(self, usage: Usage | None) -> None:
-        """The answer is over; `usage` is the agent's own account of it."""
-        self.ended, self.usage, self._asked = True, usage, None
+        """The answer is over; `usage` is the agent's own account of it, which settles what no frame told."""
+        self.ended, self.usage = True, usage
         for place, token in list(self._tokens.items()):
             if token.origin is Origin.IN_DOUBT:  # committed, but its verdict was not heard, or never came
-                self._tokens[place] = TracedToken(token.token_id, Origin.UNKNOWN)
-        if usage is not None and self.prompt_ids is not None and self._tokens:
-            last = max(self._tokens)
-            # A bonus past the end of an answer is not committed, which no frame says.
-            if self.num_settled == usage.tokens + 1 and self._tokens[last].origin is Origin.BONUS:
+                self._set(place, token.token_id, Origin.UNKNOWN)
+        if usage is not None and self.prompt_ids is not None:
+            self._settle_last(usage)
+        self._asked = None  # a verdict that comes now is late
+
+    def _settle_last(self, usage: Usage) -> None:
+        """No draft came after the last verdict to show what the agent made of it; its counts do."""
+        counts = self.counts
+        if self._asked is not None and (
+            counts[Origin.ACCEPTED] > usage.accepted or counts[Origin.RECOVERED] > usage.recovered
+        ):
+            self._missed(self._asked)
+        elif counts[Origin.BONUS] > usage.bonus and self._tokens:
+            last = max(self._tokens)  # a bonus past the end of an answer is not committed
+            if self._tokens[last].origin is Origin.BONUS:
                 del self._tokens[last]
 
     # ---------------------------------------------------------------------------------------- how it is

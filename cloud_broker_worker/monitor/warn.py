@@ -12,6 +12,8 @@ from cloud_broker_worker.monitor.printable import printable
 # More unverified tokens than this, of enough tokens to tell, mean that verdicts do not come as they should.
 _MAX_UNVERIFIED_SHARE = 0.05
 _FEW_TOKENS = 20
+# A mean of rare events is no news before so many of them are to be expected: 250 tokens at a risk of 0.02.
+_LEAST_EXPECTED = 5
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ def _about_agent(agent: AgentView) -> Iterator[Warned]:
     figures = agent.figures
     risk = agent.recent[-1].risk if agent.recent else None
     if risk is not None and figures.divergence is not None:
-        # skip * beta lies in [0, 1], so its variance is at most its mean: two standard errors are chance.
-        chance = 2 * math.sqrt(max(risk, 0.0) / figures.num_judged)
-        if figures.divergence > risk + chance:
+        # skip * beta lies in [0, 1], so its variance is at most its mean: three standard errors may be chance.
+        chance = 3 * math.sqrt(max(risk, 0.0) / figures.num_judged)
+        is_enough = figures.num_judged * risk >= _LEAST_EXPECTED or risk <= 0
+        if is_enough and figures.divergence > risk + chance:
             text = f"divergence {figures.divergence:.4f} is over the risk of {risk:g} ({figures.num_judged} tokens)"
             yield Warned("divergence", agent.name, text)
     share = figures.unverified_share

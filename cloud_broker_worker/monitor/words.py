@@ -57,10 +57,15 @@ def answer_pieces(trace: Trace, vocabulary: Vocabulary | None) -> list[Piece]:
     return pieces
 
 
-def prompt_text(prompt_ids: Iterable[int], vocabulary: Vocabulary | None) -> str:
-    """The question, as far as its ids were kept."""
+def prompt_text(prompt_ids: Iterable[int], vocabulary: Vocabulary) -> str:
+    """The question, as far as its ids were kept. Tokens without text stand between turns: a line ends there."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    return "".join(_text(decoder, token_id, vocabulary) for token_id in prompt_ids).strip()
+    lines = [""]
+    for token_id in prompt_ids:
+        if token_id < vocabulary.num_tokens and not vocabulary.piece(token_id):
+            lines.append("")
+        lines[-1] += _text(decoder, token_id, vocabulary)
+    return "\n".join(line.strip() for line in lines if line.strip())
 
 
 def marked(pieces: Iterable[Piece]) -> str:

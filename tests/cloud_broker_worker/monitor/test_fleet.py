@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -19,8 +21,9 @@ from cloud_broker_worker.monitor.render import Frame, overview
 from cloud_broker_worker.monitor.warn import warnings
 from cloud_broker_worker.monitor.words import answer_pieces, marked
 from schemas.compression import BodyCodec
+from schemas.distribution import TruncatedDistribution
 from schemas.errors import WireError
-from schemas.frames import Draft, Open, Outcome, Refused, Verdict
+from schemas.frames import Doubt, Draft, Open, Outcome, Refused, Verdict
 from schemas.messages import (
     AgentMetrics,
     AgentStatus,
@@ -198,6 +201,15 @@ def test_a_character_in_halves_is_shown_by_the_token_that_completes_it(fleet: Fl
     assert trace is not None
     assert marked(answer_pieces(trace, Words())) == " aé!"
     assert marked(answer_pieces(trace, None)) == " 1 3 4 7"
+
+
+def test_where_there_is_no_colour_marks_tell_the_origin(fleet: Fleet) -> None:
+    q_hat = TruncatedDistribution(np.array([1], np.int32), np.array([256], np.uint16))
+    fleet.hear(Heard("pi", "w", Draft(1, 0, 2, (7,), (256,), Doubt(q_hat, 0, 1000))), 0.0)
+    fleet.hear(Heard("pi", None, Verdict(1, 0, 2, Outcome.RECOVERED, 2, b"\0\0")), 0.0)
+    plain = replace(frame(), has_color=False)
+    assert "![ bus]" in drawn(drill_down(fleet, "pi", plain, Words()))
+    assert "! bus" in drawn(drill_down(fleet, "pi", frame(), Words()))
 
 
 def test_what_was_not_heard_is_a_gap(fleet: Fleet) -> None:
