@@ -91,7 +91,9 @@ class Answer:
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
         # Padding means nothing, and the target model may have less of it.
-        prediction = predict(self._logits[: self._model.num_meant], self._options.sampling)
+        prediction = predict(
+            self._logits[: self._model.num_meant], self._options.sampling, tuple(self.ledger.ids[-2:])
+        )
         q_hat = prediction.truncated(self._options.k)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)

@@ -9,8 +9,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from edge_agent.controller import DEFAULT_START
-from edge_agent.uncertainty import ESTIMATOR_NAMES
+from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
 from schemas.messages import MAX_ANSWER_TOKENS
@@ -47,10 +46,19 @@ class AgentSettings(HunchSettings):
         le=1,
         description="ask above this uncertainty, instead of holding a risk; below 0: always",
     )
-    start_threshold: float = Field(
-        DEFAULT_START, ge=-1, le=1, description="where the threshold starts that is moved to hold the risk"
+    start_threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="where the threshold starts that is moved to hold the risk; none: as the profile says",
     )
-    uncertainty: str = Field("improbability", description="estimator: " + ", ".join(ESTIMATOR_NAMES))
+    uncertainty: str | None = Field(
+        None,
+        description="estimator: " + ", ".join((*ESTIMATOR_NAMES, LEARNED)) + "; none: the profile's best",
+    )
+    profile: Path | None = Field(
+        None, description="calibrated profile of the pair; none: the one on the broker"
+    )
     k: int = Field(16, ge=1, le=MAX_K, description="tokens of a distribution that are sent, at most")
     n_ctx: int | None = Field(
         None, ge=8, description="tokens of prompt and answer; none: what the model was made for"
@@ -79,9 +87,10 @@ class AgentSettings(HunchSettings):
 
     @field_validator("uncertainty")
     @classmethod
-    def _estimator_exists(cls, name: str) -> str:
-        if name not in ESTIMATOR_NAMES:
-            raise ValueError(f"there is no estimator {name!r}; choose from {', '.join(ESTIMATOR_NAMES)}")
+    def _estimator_exists(cls, name: str | None) -> str | None:
+        known = (*ESTIMATOR_NAMES, LEARNED)
+        if name is not None and name not in known:
+            raise ValueError(f"there is no estimator {name!r}; choose from {', '.join(known)}")
         return name
 
     @property
@@ -99,3 +108,13 @@ class GenerateSettings(AgentSettings):
     raw: bool = Field(False, description="continue the prompt itself instead of answering it as a chat")
     color: bool | None = Field(None, description="show origins by colour; none: on a terminal, else by marks")
     stats: bool = Field(True, description="end with a line of figures on standard error")
+
+
+class CalibrateSettings(AgentSettings):
+    """Measure a pair on a text, write its profile. Flags override HUNCH_AGENT_…, which override the TOML file."""
+
+    text: tuple[Path, ...] = Field(
+        min_length=1, description="text of your own kind: plain, or .jsonl of conversations; may be repeated"
+    )
+    output: Path = Field(Path("profile.json"), description="where the profile goes; samples are kept beside")
+    positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")
