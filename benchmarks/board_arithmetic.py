@@ -13,8 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_agent.prediction import predict
 from edge_agent.learned import FEATURES
+from edge_agent.prediction import predict
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED, estimator
 from runtime.sampling import softmax
 from schemas.profile import MAX_TABLE_ENTRIES, LearnedModel, ResidualTable

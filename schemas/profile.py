@@ -72,8 +72,8 @@ class LinearFit(Message):
 
     slope: float
     intercept: float
-    risk_averse: float | None
-    risk_prone: float | None
+    risk_averse: float | None = None
+    risk_prone: float | None = None
 
 
 class ResidualTable(Message):

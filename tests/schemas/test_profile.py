@@ -9,7 +9,17 @@ import pytest
 
 from schemas.errors import OutOfRange
 from schemas.messages import MAX_JSON_BYTES, VocabularyMark, parse_message
-from schemas.profile import MAX_DICTIONARY_BYTES, MAX_TABLE_ENTRIES, Profile, ResidualTable
+from schemas.profile import (
+    MAX_DICTIONARY_BYTES,
+    MAX_TABLE_ENTRIES,
+    EstimatorReport,
+    LearnedModel,
+    LinearFit,
+    Profile,
+    ResidualTable,
+    StartingThreshold,
+)
+from schemas.sampling import SamplingParameters
 from tests.profiles import PAIR, made_up_profile
 
 OTHER_MARK = VocabularyMark(num_tokens=4000, digest="cd" * 16)
@@ -90,3 +100,54 @@ def test_a_start_is_that_of_the_largest_risk_that_is_not_above_the_one_set():
     assert profile.start_for(name, 0.5) == starts[0.1]
     assert profile.start_for(name, 0.001) is None
     assert profile.start_for("unheard of", 0.02) is None
+
+
+def test_a_profile_has_exactly_this_text():
+    table = ResidualTable(keys=(5, 9), thousandths=(-12, 250))
+    start = StartingThreshold(risk=0.02, threshold=0.25, skipped=0.5)
+    profile = Profile(
+        pair=PAIR,
+        sampling=SamplingParameters(),
+        k=16,
+        fitted=700,
+        held_out=300,
+        mean_beta=0.25,
+        estimators=(EstimatorReport(name="entropy", auroc=0.875, correlation=0.5, thresholds=(start,)),),
+        default_estimator="entropy",
+        linear=LinearFit(slope=0.75, intercept=-0.0625, risk_averse=0.125),
+        learned=LearnedModel(
+            features=("f",),
+            means=(0.5,),
+            scales=(2.0,),
+            weights=(1.5,),
+            intercept=-1.0,
+            draft_token=table,
+            previous_token=table,
+            one_before=table,
+            pair=table,
+        ),
+    )
+    mark = '{"num_tokens":4096,"digest":"' + "ab" * 16 + '"}'
+    columns = '{"keys":[5,9],"thousandths":[-12,250]}'
+    assert profile.to_bytes().decode() == (
+        '{"version":1,"pair":{"draft":"draft","draft_digest":"'
+        + "01" * 16
+        + '","draft_vocabulary":'
+        + mark
+        + ',"target":"target","target_vocabulary":'
+        + mark
+        + '},"sampling":{"temperature":0.7,"top_p":1.0,"min_p":0.0},"k":16,"fitted":700,"held_out":300,'
+        '"mean_beta":0.25,"estimators":[{"name":"entropy","auroc":0.875,"correlation":0.5,"thresholds":'
+        '[{"risk":0.02,"threshold":0.25,"skipped":0.5}]}],"default_estimator":"entropy","linear":'
+        '{"slope":0.75,"intercept":-0.0625,"risk_averse":0.125},"learned":{"features":["f"],"means":[0.5],'
+        '"scales":[2.0],"weights":[1.5],"intercept":-1.0,"draft_token":'
+        + columns
+        + ',"previous_token":'
+        + columns
+        + ',"one_before":'
+        + columns
+        + ',"pair":'
+        + columns
+        + "}}"
+    )
+    assert profile.id == "48ae7a533a7a899efcdb775ad72a8120"
