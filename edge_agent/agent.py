@@ -132,7 +132,7 @@ class Agent:
             seed=settings.seed if prompt.seed is None else prompt.seed,
             max_tokens=prompt.max_tokens or settings.max_tokens,
             stop=settings.stop if prompt.stop is None else prompt.stop,
-            k=settings.k,
+            truncate=settings.truncate,
             deadline_ms=round(settings.verdict_timeout_s * 1000),
         )
 

@@ -33,11 +33,14 @@ class Prediction:
     greedy: bool
     previous_ids: tuple[int, ...] = ()
 
-    def truncated(self, k: int) -> TruncatedDistribution:
-        """`q_hat`: `q` cut to its `k` likeliest tokens and quantised."""
+    def truncated(self, k: int, least_share: float = LEAST_SHARE) -> TruncatedDistribution:
+        """`q_hat`: `q` cut to its `k` likeliest tokens of at least `least_share`, and quantised.
+
+        Where no token has that share, the `k` likeliest.
+        """
         if self.greedy:
             return one_hot(int(self.q.argmax()))
-        token_ids: Indices = np.flatnonzero(self.q >= LEAST_SHARE)
+        token_ids: Indices = np.flatnonzero(self.q >= least_share)
         if not 0 < len(token_ids) <= k:
             token_ids = largest(self.q, k)
         return quantise(self.q[token_ids], token_ids)

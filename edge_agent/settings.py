@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
+from edge_agent.truncation import Truncate, truncation
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
@@ -60,6 +61,16 @@ class AgentSettings(HunchSettings):
         None, description="calibrated profile of the pair; none: the one on the broker"
     )
     k: int = Field(16, ge=1, le=MAX_K, description="tokens of a distribution that are sent, at most")
+    k_rule: Literal["cost", "fixed", "cu-hlm-online"] = Field(
+        "cost",
+        description="which tokens are sent: those worth their bytes, always k, or all but max-left-out",
+    )
+    rejection_bytes: float = Field(
+        125.0, gt=0, description="what a rejection costs, its wait included, in bytes; for the rule cost"
+    )
+    max_left_out: float = Field(
+        0.02, ge=0, lt=1, description="probability that may be left out; for the rule cu-hlm-online"
+    )
     n_ctx: int | None = Field(
         None, ge=8, description="tokens of prompt and answer; none: what the model was made for"
     )
@@ -92,6 +103,13 @@ class AgentSettings(HunchSettings):
         if name is not None and name not in known:
             raise ValueError(f"there is no estimator {name!r}; choose from {', '.join(known)}")
         return name
+
+    @property
+    def truncate(self) -> Truncate:
+        """How distributions are cut to what is sent."""
+        return truncation(
+            self.k_rule, self.k, rejection_bytes=self.rejection_bytes, max_left_out=self.max_left_out
+        )
 
     @property
     def sampling(self) -> SamplingParameters:

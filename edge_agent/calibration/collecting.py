@@ -18,11 +18,11 @@ from edge_agent.drafter import Drafter
 from edge_agent.learned import prediction_features
 from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
 from edge_agent.prediction import predict
+from edge_agent.truncation import Truncate
 from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
 from edge_agent.verifier import SessionTerms, Verifier
 from runtime.seeds import Stream, generator
 from schemas.audit import decode_betas
-from schemas.distribution import TruncatedDistribution
 from schemas.errors import LinkError
 from schemas.frames import Draft, Verdict
 from schemas.sampling import SamplingParameters
@@ -64,7 +64,7 @@ class ForcedLedger(Ledger):
 
 
 class Collector:
-    """Collects samples for one sampling setting and one `k`."""
+    """Collects samples for one sampling setting and one way of truncating."""
 
     def __init__(
         self,
@@ -72,12 +72,13 @@ class Collector:
         verifier: Verifier,
         *,
         sampling: SamplingParameters,
-        k: int,
+        truncate: Truncate,
         seed: int,
         num_tokens: int,
     ) -> None:
         self._drafter, self._verifier = drafter, verifier
-        self._sampling, self._k, self._seed, self._num_tokens = sampling, k, seed, num_tokens
+        self._sampling, self._truncate = sampling, truncate
+        self._seed, self._num_tokens = seed, num_tokens
 
     def collect(self, stretch: Stretch, number: int) -> list[Sample]:
         """A sample for each position whose audit came; `number` seeds the draws, so that resuming changes none.
@@ -109,7 +110,7 @@ class Collector:
     ) -> Sample:
         previous_ids = tuple(ledger.ids[-2:])
         prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
-        q_hat: TruncatedDistribution = prediction.truncated(self._k)
+        q_hat = self._truncate(prediction)
         draft = q_hat.draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
         ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])

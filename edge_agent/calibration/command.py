@@ -58,7 +58,7 @@ def _collect(
         agent.drafter,
         agent.verifier,
         sampling=settings.sampling,
-        k=settings.k,
+        truncate=settings.truncate,
         seed=settings.seed or _DEFAULT_SEED,
         num_tokens=agent.model.num_meant,
     )
@@ -109,7 +109,7 @@ def _subject(pair: Pair, settings: CalibrateSettings, stretches: list[Stretch]) 
         "format": 1,
         "pair": pair.model_dump(mode="json"),
         "sampling": settings.sampling.model_dump(mode="json"),
-        "k": settings.k,
+        "k": [settings.k, settings.k_rule, settings.rejection_bytes, settings.max_left_out],
         "seed": settings.seed or _DEFAULT_SEED,
         "texts": texts_digest(stretches),
     }

@@ -13,6 +13,7 @@ from cloud_broker_worker.worker import Worker
 from edge_agent.agent import Agent
 from edge_agent.calibration import command
 from edge_agent.calibration.collecting import Collector
+from edge_agent.calibration.texts import load_stretches
 from edge_agent.controller import DEFAULT_START
 from edge_agent.settings import AgentSettings, CalibrateSettings
 from runtime.llama import Context, ContextOptions, Model, Span
@@ -85,11 +86,11 @@ def test_the_worker_tells_the_betas_that_the_target_model_has_after_the_text_its
             agent.drafter,
             agent.verifier,
             sampling=agent.settings.sampling,
-            k=16,
+            truncate=agent.settings.truncate,
             seed=0,
             num_tokens=agent.model.num_meant,
         )
-        stretch = command.load_stretches(agent.model, (text,), 1280)[7]
+        stretch = load_stretches(agent.model, (text,), 1280)[7]
         samples = collector.collect(stretch, 0)
     assert len(samples) == len(stretch.text_ids) + 1
     model = Model(TARGET_MODEL)
