@@ -26,15 +26,15 @@ def test_auroc_with_probabilities_is_what_drawn_verdicts_give():
 
 def test_a_threshold_skips_the_surest_tokens_until_they_cost_the_risk():
     scores, betas = np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0, 0.3])
-    assert fitting.threshold_for(0.05, scores, betas) == (0.2, pytest.approx(2 / 3))
+    assert fitting.threshold_for(0.05, scores, betas) == pytest.approx((0.2, 2 / 3))
     assert fitting.threshold_for(0.1, scores, betas) == (0.3, 1.0)
     assert fitting.threshold_for(0.05, scores[2:], betas[2:]) == (-1.0, 0.0)
 
 
 def test_tokens_of_one_score_are_skipped_together_or_not_at_all():
     scores, betas = np.array([0.1, 0.2, 0.2]), np.array([0.0, 0.0, 1.0])
-    assert fitting.threshold_for(0.1, scores, betas) == (0.1, pytest.approx(1 / 3))
-    assert fitting.skipped_at(0.2, scores, betas) == (1.0, pytest.approx(1 / 3))
+    assert fitting.threshold_for(0.1, scores, betas) == pytest.approx((0.1, 1 / 3))
+    assert fitting.skipped_at(0.2, scores, betas) == pytest.approx((1.0, 1 / 3))
 
 
 def test_the_logistic_fit_finds_the_weights_that_made_the_betas():
@@ -45,5 +45,5 @@ def test_the_logistic_fit_finds_the_weights_that_made_the_betas():
 
 def test_the_line_is_the_one_that_made_the_betas_and_flat_without_variation():
     scores = np.linspace(0, 1, 20)
-    assert fitting.line(scores, 0.8 * scores - 0.1) == (pytest.approx(0.8), pytest.approx(-0.1))
+    assert fitting.line(scores, 0.8 * scores - 0.1) == pytest.approx((0.8, -0.1))
     assert fitting.line(np.full(3, 0.5), np.array([0.0, 0.5, 1.0])) == (0.0, 0.5)
