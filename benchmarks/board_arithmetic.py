@@ -13,9 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from edge_agent.learned import FEATURES
 from edge_agent.prediction import predict
-from edge_agent.uncertainty import ESTIMATOR_NAMES, estimator
+from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED, estimator
 from runtime.sampling import softmax
+from schemas.profile import MAX_TABLE_ENTRIES, LearnedModel, ResidualTable
 from schemas.sampling import SamplingParameters
 
 VOCABULARIES = (4_096, 32_000, 150_000)
@@ -31,7 +33,7 @@ def run() -> None:
         table.add_column(f"{size:,} tokens", justify="right")
     rng = np.random.default_rng(0)
     logits = {size: _logits(size, rng) for size in VOCABULARIES}
-    for name in ESTIMATOR_NAMES:
+    for name in (*ESTIMATOR_NAMES, LEARNED):
         cells = [f"{token_passes(logits[size], name, SamplingParameters()):.1f}" for size in VOCABULARIES]
         table.add_row(f"whole token, {name}", *cells)
     filtered = SamplingParameters(top_k=40, top_p=0.9, min_p=0.05)
@@ -43,14 +45,31 @@ def run() -> None:
 def token_passes(logits: np.ndarray, estimator_name: str, parameters: SamplingParameters) -> float:
     """The cost of all arithmetic for one token over that of one softmax."""
     rng = np.random.default_rng(1)
-    estimate = estimator(estimator_name, rng)
+    estimate = estimator(estimator_name, rng, _learned_model())
 
     def token() -> None:
-        prediction = predict(logits, parameters)
+        prediction = predict(logits, parameters, (1, 2))
         draft = prediction.truncated(_K).draw(rng)
         estimate(prediction, draft.token_id)
 
     return _ratio(token, lambda: softmax(logits))
+
+
+def _learned_model() -> LearnedModel:
+    """Of full size; what it says does not matter here."""
+    count = len(FEATURES)
+    table = ResidualTable(keys=tuple(range(MAX_TABLE_ENTRIES)), thousandths=(1,) * MAX_TABLE_ENTRIES)
+    return LearnedModel(
+        features=FEATURES,
+        means=(0.0,) * count,
+        scales=(1.0,) * count,
+        weights=(0.1,) * count,
+        intercept=0.0,
+        draft_token=table,
+        previous_token=table,
+        one_before=table,
+        pair=table,
+    )
 
 
 def _ratio(function: Callable[[], object], unit: Callable[[], object]) -> float:

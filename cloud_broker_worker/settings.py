@@ -22,4 +22,7 @@ class WorkerSettings(HunchSettings):
     )
     max_sessions: int = Field(16, ge=1, le=256, description="sessions kept; the longest idle one is evicted")
     max_batch_tokens: int = Field(512, ge=1, description="tokens evaluated in one pass, over all sessions")
+    profile: Path | None = Field(
+        None, description="calibrated profile to publish, retained, for agents of the pair; none: none"
+    )
     beat_s: float = Field(5.0, gt=0, le=3600, description="seconds between two status messages")

@@ -19,11 +19,12 @@ from cloud_broker_worker.verification import Rows, judge
 from runtime.llama import Context, ContextOptions, Model
 from runtime.log_throttle import LogThrottle
 from runtime.mqtt import Connection, Message, Publication
+from runtime.profile_file import read_profile
 from runtime.seeds import verdict_uniforms
 from schemas import codec
 from schemas.audit import encode_betas
 from schemas.compression import BodyCodec
-from schemas.errors import LinkError, ModelError, WireError
+from schemas.errors import ConfigurationError, LinkError, ModelError, WireError
 from schemas.frames import Open, Refused, Resync, Verdict, WorkerFrame
 from schemas.messages import (
     AgentStatus,
@@ -33,11 +34,14 @@ from schemas.messages import (
     WorkerStatus,
     parse_message,
 )
+from schemas.profile import Profile
 from schemas.topics import TopicKind
 from schemas.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+# With a profile to publish, a start waits this long for the broker; without one it goes on, and tries at each beat.
+_PROFILE_WAIT_S = 5.0
 # A metrics message for this many status beats.
 _BEATS_A_METRICS = 6
 
@@ -53,6 +57,7 @@ class Worker:
         self.model = Model(settings.model, gpu_layers=settings.gpu_layers)
         table = self.model.token_table()
         self._vocabulary = Vocabulary(table.texts, table.kinds)
+        self._profile = self._checked_profile()
         n_ctx = settings.n_ctx or self.model.context_length
         options = ContextOptions(
             num_cells=n_ctx * settings.max_sessions,
@@ -91,6 +96,9 @@ class Worker:
 
     def __enter__(self) -> Self:
         self.connection.start()
+        if self._profile is not None:
+            self.connection.wait_connected(_PROFILE_WAIT_S)
+            self._publish_profile()
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -236,6 +244,7 @@ class Worker:
             return
         load = min(1.0, self._busy_s / (now_s - self._beat_at_s))
         self._beat_at_s, self._busy_s = now_s, 0.0
+        self._publish_profile()
         self._num_beats += 1
         try:
             self.connection.set_birth(self._status(Presence.ONLINE, load))
@@ -244,6 +253,31 @@ class Worker:
                 self.connection.publish(topic, self.metrics().to_bytes())
         except LinkError:
             pass  # the connection says so itself, and comes back with the status
+
+    def _checked_profile(self) -> Profile | None:
+        """The profile to publish. Raises ConfigurationError where it is for another target model."""
+        if self.settings.profile is None:
+            return None
+        profile = read_profile(self.settings.profile)
+        mark = self._vocabulary.fingerprint()
+        own = VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex())
+        actual = profile.pair.model_copy(update={"target": self.model.name, "target_vocabulary": own})
+        misfit = profile.misfit(actual)
+        if misfit is not None:
+            raise ConfigurationError(f"{self.settings.profile}: {misfit}")
+        return profile
+
+    def _publish_profile(self) -> None:
+        """Publish it once, retained: the broker keeps it from then on."""
+        if self._profile is None:
+            return
+        try:
+            topic = self.topics.profile(self._profile.id)
+            self.connection.publish(topic, self._profile.to_bytes(), qos=1, retain=True)
+        except LinkError as error:
+            logger.warning("the profile is not published yet: %s", error)
+            return
+        self._profile = None
 
     def metrics(self) -> WorkerMetrics:
         """What was done since the start."""

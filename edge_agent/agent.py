@@ -15,19 +15,26 @@ from typing import Self
 import numpy as np
 
 from edge_agent.answer import Answer, AnswerOptions
-from edge_agent.controller import RiskController
+from edge_agent.controller import DEFAULT_START, RiskController
 from edge_agent.drafter import Drafter
 from edge_agent.policy import FixedThreshold, Policy
+from edge_agent.profiles import ProfileShelf
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
-from edge_agent.uncertainty import estimator
+from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
 from edge_agent.verifier import Verifier
 from edge_agent.workers import WorkerDirectory
+from runtime.content_digest import content_digest
 from runtime.llama import Context, ContextOptions, Model
 from runtime.mqtt import Connection, Publication
+from runtime.profile_file import read_profile
 from schemas.errors import ConfigurationError, LinkError
-from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt
-from schemas.vocabulary import Vocabulary
+from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt, VocabularyMark
+from schemas.profile import Pair, Profile
+from schemas.vocabulary import Fingerprint, Vocabulary
+
+# A retained profile comes right after the subscription; that there is none is said by nothing but silence.
+_PROFILE_WAIT_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -53,20 +60,31 @@ class Agent:
         options = ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
         self._context = Context(self.model, options)
         self._drafter = Drafter(self._context)
-        self.policy = _policy(settings)
-        self._estimate = estimator(settings.uncertainty, np.random.default_rng(settings.seed))
+        self.profile: Profile | None = None
+        given = None if settings.profile is None else read_profile(settings.profile)
+        self._judge_by(given)
+        self._draft_digest = content_digest(settings.model)
+        if given is not None and given.pair.draft_digest != self._draft_digest:
+            mine = given.pair.model_copy(
+                update={"draft": self.model.name, "draft_digest": self._draft_digest}
+            )
+            raise ConfigurationError(f"{settings.profile}: {given.misfit(mine)}")
         self._boot = time.time_ns() // 1_000_000
         self.connection = Connection(
             settings.broker_address(),
             will=self._status(Presence.OFFLINE),
             birth=self._status(Presence.ONLINE),
         )
+        table = self.model.token_table()
+        self._vocabulary = Vocabulary(table.texts, table.kinds)
+        self._directory = WorkerDirectory(settings.name, self._vocabulary)
+        self._shelf = ProfileShelf(self.connection, self.topics, given)
         self._verifier = None if settings.mode is Mode.EDGE else self._make_verifier()
 
     def __enter__(self) -> Self:
         self.connection.start()
-        if self._verifier is not None:
-            self._verifier.wait_for_worker(self.settings.connect_timeout_s)
+        if self._verifier is not None and self._verifier.wait_for_worker(self.settings.connect_timeout_s):
+            self._find_profile(_PROFILE_WAIT_S)
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -77,6 +95,8 @@ class Agent:
     def answer(self, prompt: Prompt) -> tuple[Answer, Iterator[Piece]]:
         """An answer and the stream of its pieces. Raises ConfigurationError for a prompt that cannot be."""
         prompt_ids = self._prompt_ids(prompt)
+        if self._verifier is not None:
+            self._find_profile()
         answer = Answer(
             model=self.model,
             drafter=self._drafter,
@@ -112,7 +132,7 @@ class Agent:
             seed=settings.seed if prompt.seed is None else prompt.seed,
             max_tokens=prompt.max_tokens or settings.max_tokens,
             stop=settings.stop if prompt.stop is None else prompt.stop,
-            k=settings.k,
+            truncate=settings.truncate,
             deadline_ms=round(settings.verdict_timeout_s * 1000),
         )
 
@@ -132,16 +152,61 @@ class Agent:
         return ids
 
     def _make_verifier(self) -> Verifier:
-        table = self.model.token_table()
-        directory = WorkerDirectory(self.settings.name, Vocabulary(table.texts, table.kinds))
         return Verifier(
             self.connection,
             self.topics,
             self.settings.name,
-            directory,
+            self._directory,
             verdict_timeout_s=self.settings.verdict_timeout_s,
             on_worker=self._announce,
         )
+
+    @property
+    def drafter(self) -> Drafter:
+        """The draft model at work, for a calibration."""
+        return self._drafter
+
+    @property
+    def verifier(self) -> Verifier | None:
+        """Who asks the workers; None in edge mode."""
+        return self._verifier
+
+    def pair(self) -> Pair | None:
+        """The draft model and the target model of the worker that would be asked now; None without one."""
+        for worker in self._directory.ranked(time.monotonic()):
+            status = self._directory.status(worker)
+            if status is not None and status.model is not None and status.vocabulary is not None:
+                return Pair(
+                    draft=self.model.name,
+                    draft_digest=self._draft_digest,
+                    draft_vocabulary=_mark(self._vocabulary.fingerprint()),
+                    target=status.model,
+                    target_vocabulary=status.vocabulary,
+                )
+        return None
+
+    def _find_profile(self, wait_s: float = 0.0) -> None:
+        """Judge by the profile of the pair in use, once there is one or it has changed."""
+        pair = self.pair()
+        if pair is None:
+            return
+        profile = self._shelf.find(pair, wait_s)
+        if profile != self.profile:
+            self._judge_by(profile)
+
+    def _judge_by(self, profile: Profile | None) -> None:
+        """Estimator and policy anew: a threshold means nothing to another estimator.
+
+        Without a profile a wish for the learned estimator waits, and the best that needs none stands in.
+        """
+        settings = self.settings
+        name = settings.uncertainty or (profile.default_estimator if profile else FALLBACK)
+        if name == LEARNED and profile is None:
+            name = FALLBACK
+        learned = profile.learned if profile else None
+        self._estimate = estimator(name, np.random.default_rng(settings.seed), learned)
+        self.policy = _policy(settings, profile.start_for(name, settings.risk) if profile else None)
+        self.profile = profile
 
     def _announce(self, worker: str | None, note: str | None) -> None:
         """Say in the retained status which worker is in use, or why there is none."""
@@ -163,12 +228,17 @@ class Agent:
         return _Bytes(self.connection.bytes_sent, self.connection.bytes_received)
 
 
-def _policy(settings: AgentSettings) -> Policy:
+def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:
     if settings.mode is Mode.EXACT:
         return FixedThreshold(-1.0)
     if settings.threshold is not None:
         return FixedThreshold(settings.threshold)
-    return RiskController(settings.risk, settings.start_threshold)
+    starts = (settings.start_threshold, calibrated_start, DEFAULT_START)
+    return RiskController(settings.risk, next(start for start in starts if start is not None))
+
+
+def _mark(fingerprint: Fingerprint) -> VocabularyMark:
+    return VocabularyMark(num_tokens=fingerprint.num_tokens, digest=fingerprint.digest.hex())
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

@@ -16,6 +16,7 @@ from edge_agent.ledger import AuditedToken, Ledger, Origin
 from edge_agent.policy import Policy
 from edge_agent.prediction import predict
 from edge_agent.text import Piece, TextAssembler
+from edge_agent.truncation import Truncate
 from edge_agent.uncertainty import Estimator
 from edge_agent.usage import summarise
 from edge_agent.verifier import RoundTrips, SessionTerms, Verifier
@@ -38,7 +39,7 @@ class AnswerOptions:
     seed: int | None
     max_tokens: int
     stop: tuple[str, ...]
-    k: int
+    truncate: Truncate
     deadline_ms: int
 
 
@@ -91,8 +92,10 @@ class Answer:
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
         # Padding means nothing, and the target model may have less of it.
-        prediction = predict(self._logits[: self._model.num_meant], self._options.sampling)
-        q_hat = prediction.truncated(self._options.k)
+        prediction = predict(
+            self._logits[: self._model.num_meant], self._options.sampling, tuple(self.ledger.ids[-2:])
+        )
+        q_hat = self._options.truncate(prediction)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)
         if self._verifier is None or not self._policy.skips(uncertainty):

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from edge_agent.agent import Agent
+from edge_agent.calibration.command import calibrate as calibrate_pair
 from edge_agent.ledger import Origin
 from edge_agent.service import Service
-from edge_agent.settings import DEFAULT_FILE, AgentSettings, GenerateSettings
+from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
 from edge_agent.text import Piece
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
 from runtime.settings import load
@@ -40,6 +41,7 @@ def main() -> int:
     """Entry point of `edge-agent`."""
     commands = {
         "generate": Command("answer one prompt", generate),
+        "calibrate": Command("measure a pair of models on a text, write its profile", calibrate),
         "run": Command("wait for prompts on MQTT and answer them", run),
     }
     return dispatch(PROG, "Answers prompts with a draft model, asking a worker where it doubts.", commands)
@@ -55,6 +57,17 @@ def generate(argv: list[str]) -> None:
         show(pieces, color=settings.color)
         if settings.stats:
             print(describe(answer.usage), file=sys.stderr)
+
+
+def calibrate(argv: list[str]) -> None:
+    """`edge-agent calibrate --text FILE`."""
+    settings = load(CalibrateSettings, argv, prog=f"{PROG} calibrate", default_file=DEFAULT_FILE)
+    set_up_logging(settings.log_level)
+    try:
+        calibrate_pair(settings)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def run(argv: list[str]) -> None:

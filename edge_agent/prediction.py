@@ -15,7 +15,7 @@ from schemas.distribution import WEIGHT_SUM, Probabilities, TruncatedDistributio
 from schemas.sampling import SamplingParameters
 
 # A quarter of one weight: what lies below gets none, except where the whole distribution is that flat.
-_LEAST_SHARE = 0.25 / WEIGHT_SUM
+LEAST_SHARE = 0.25 / WEIGHT_SUM
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,24 +24,29 @@ class Prediction:
 
     `tempered` is the plain softmax at the session's temperature, or at 1 for greedy sessions, whose `q` is
     one-hot and would tell a judge nothing. `q` is what the session's sampling parameters leave of it.
+    `previous_ids` are the last tokens before, the nearest last, for judges that look at them.
     """
 
     logits: Logits
     tempered: Probabilities
     q: Probabilities
     greedy: bool
+    previous_ids: tuple[int, ...] = ()
 
-    def truncated(self, k: int) -> TruncatedDistribution:
-        """`q_hat`: `q` cut to its `k` likeliest tokens and quantised."""
+    def truncated(self, k: int, least_share: float = LEAST_SHARE) -> TruncatedDistribution:
+        """`q_hat`: `q` cut to its `k` likeliest tokens of at least `least_share`, and quantised.
+
+        Where no token has that share, the `k` likeliest.
+        """
         if self.greedy:
             return one_hot(int(self.q.argmax()))
-        token_ids: Indices = np.flatnonzero(self.q >= _LEAST_SHARE)
+        token_ids: Indices = np.flatnonzero(self.q >= least_share)
         if not 0 < len(token_ids) <= k:
             token_ids = largest(self.q, k)
         return quantise(self.q[token_ids], token_ids)
 
 
-def predict(logits: Logits, parameters: SamplingParameters) -> Prediction:
+def predict(logits: Logits, parameters: SamplingParameters, previous_ids: tuple[int, ...] = ()) -> Prediction:
     """Turn logits into a prediction, in one pass over the vocabulary where no filter is set."""
     tempered = softmax(logits, 1.0 if parameters.greedy else parameters.temperature)
-    return Prediction(logits, tempered, shape(tempered, parameters), parameters.greedy)
+    return Prediction(logits, tempered, shape(tempered, parameters), parameters.greedy, previous_ids)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from edge_agent.controller import DEFAULT_START
-from edge_agent.uncertainty import ESTIMATOR_NAMES
+from edge_agent.truncation import Truncate, truncation
+from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
 from schemas.messages import MAX_ANSWER_TOKENS
@@ -47,11 +47,30 @@ class AgentSettings(HunchSettings):
         le=1,
         description="ask above this uncertainty, instead of holding a risk; below 0: always",
     )
-    start_threshold: float = Field(
-        DEFAULT_START, ge=-1, le=1, description="where the threshold starts that is moved to hold the risk"
+    start_threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="where the threshold starts that is moved to hold the risk; none: as the profile says",
     )
-    uncertainty: str = Field("improbability", description="estimator: " + ", ".join(ESTIMATOR_NAMES))
+    uncertainty: str | None = Field(
+        None,
+        description="estimator: " + ", ".join((*ESTIMATOR_NAMES, LEARNED)) + "; none: the profile's best",
+    )
+    profile: Path | None = Field(
+        None, description="calibrated profile of the pair; none: the one on the broker"
+    )
     k: int = Field(16, ge=1, le=MAX_K, description="tokens of a distribution that are sent, at most")
+    k_rule: Literal["cost", "fixed", "cu-hlm-online"] = Field(
+        "cost",
+        description="which tokens are sent: those worth their bytes, always k, or all but max-left-out",
+    )
+    rejection_bytes: float = Field(
+        125.0, gt=0, description="what a rejection costs, its wait included, in bytes; for the rule cost"
+    )
+    max_left_out: float = Field(
+        0.02, ge=0, lt=1, description="probability that may be left out; for the rule cu-hlm-online"
+    )
     n_ctx: int | None = Field(
         None, ge=8, description="tokens of prompt and answer; none: what the model was made for"
     )
@@ -79,10 +98,18 @@ class AgentSettings(HunchSettings):
 
     @field_validator("uncertainty")
     @classmethod
-    def _estimator_exists(cls, name: str) -> str:
-        if name not in ESTIMATOR_NAMES:
-            raise ValueError(f"there is no estimator {name!r}; choose from {', '.join(ESTIMATOR_NAMES)}")
+    def _estimator_exists(cls, name: str | None) -> str | None:
+        known = (*ESTIMATOR_NAMES, LEARNED)
+        if name is not None and name not in known:
+            raise ValueError(f"there is no estimator {name!r}; choose from {', '.join(known)}")
         return name
+
+    @property
+    def truncate(self) -> Truncate:
+        """How distributions are cut to what is sent."""
+        return truncation(
+            self.k_rule, self.k, rejection_bytes=self.rejection_bytes, max_left_out=self.max_left_out
+        )
 
     @property
     def sampling(self) -> SamplingParameters:
@@ -99,3 +126,13 @@ class GenerateSettings(AgentSettings):
     raw: bool = Field(False, description="continue the prompt itself instead of answering it as a chat")
     color: bool | None = Field(None, description="show origins by colour; none: on a terminal, else by marks")
     stats: bool = Field(True, description="end with a line of figures on standard error")
+
+
+class CalibrateSettings(AgentSettings):
+    """Measure a pair on a text, write its profile. Flags override HUNCH_AGENT_…, which override the TOML file."""
+
+    text: tuple[Path, ...] = Field(
+        min_length=1, description="text of your own kind: plain, or .jsonl of conversations; may be repeated"
+    )
+    output: Path = Field(Path("profile.json"), description="where the profile goes; samples are kept beside")
+    positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")

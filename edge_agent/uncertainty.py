@@ -14,8 +14,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.learned import LearnedEstimator
 from edge_agent.prediction import Prediction
 from runtime.sampling import Logits
+from schemas.errors import ConfigurationError
+from schemas.profile import LearnedModel
 
 Estimator = Callable[[Prediction, int], float]
 
@@ -121,11 +124,23 @@ def improbability(prediction: Prediction, token_id: int) -> float:
     return 1.0 - float(prediction.tempered[token_id])
 
 
+# Those that need no profile, and the one that is part of it.
 ESTIMATOR_NAMES = ("perturbation", "sampled-perturbation", "entropy", "margin", "improbability")
 
+LEARNED = "learned"
+# The best of those that need no profile (docs/experiments.md).
+FALLBACK = "improbability"
 
-def estimator(name: str, rng: np.random.Generator) -> Estimator:
-    """The estimator of that name; `rng` serves the sampled one. Raises KeyError for an unknown name."""
+
+def estimator(name: str, rng: np.random.Generator, model: LearnedModel | None = None) -> Estimator:
+    """The estimator of that name; `rng` serves the sampled one, `model` is what `learned` has learned.
+
+    Raises KeyError for an unknown name, ConfigurationError for `learned` without a model.
+    """
+    if name == LEARNED:
+        if model is None:
+            raise ConfigurationError("the learned estimator needs a profile; calibrate the pair first")
+        return LearnedEstimator(model)
     table: dict[str, Estimator] = {
         "perturbation": TemperaturePerturbation(),
         "sampled-perturbation": SampledPerturbation(rng),

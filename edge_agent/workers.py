@@ -47,6 +47,11 @@ class WorkerDirectory:
         seen = self._seen.get(worker)
         return None if seen is None or seen.status.state is Presence.OFFLINE else seen.status.boot
 
+    def status(self, worker: str) -> WorkerStatus | None:
+        """What the worker said last of itself; None where nothing is known."""
+        seen = self._seen.get(worker)
+        return None if seen is None else seen.status
+
     def ranked(self, now_s: float) -> list[str]:
         """The workers to try, the best first: fresh, of our vocabulary, free ones before full ones."""
         scores = {name: self._score(name, seen.status) for name, seen in self._usable(now_s).items()}

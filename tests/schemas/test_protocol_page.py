@@ -19,6 +19,7 @@ from schemas.compression import BodyCodec
 from schemas.distribution import MAX_K
 from schemas.frames import Draft, Open, Outcome, Verdict
 from schemas.packing import Reader
+from schemas.profile import Profile
 from schemas.sampling import SamplingParameters
 from schemas.topics import DEFAULT_ROOT, TOPIC_RULES, TopicKind
 
@@ -113,6 +114,7 @@ def _range(field: dict[str, Any]) -> str:
     return f", {over}{low:g} to {high:,}" if high is not None else f", from {over}{low:g}"
 
 
+assert issubclass(Profile, messages.Message)  # and so are its parts, once their module is loaded
 JSON_KINDS: tuple[type[BaseModel], ...] = (*messages.Message.__subclasses__(), SamplingParameters)
 TABLES = {"topics": topic_table()} | {kind.__name__: message_table(kind) for kind in JSON_KINDS}
 GENERATED = re.compile(r"<!-- generated: (\w+) -->\n\n(.*?)\n<!-- end -->", re.DOTALL)

@@ -1,0 +1,1 @@
+"""Calibration: a text and a real worker in, a profile of the pair of models out."""

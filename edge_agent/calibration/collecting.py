@@ -1,0 +1,123 @@
+"""Teacher forcing over the wire. In: a stretch, a worker. Out: a sample for each of its positions.
+
+At each position of the text a draft token is drawn as an answer would draw it, and sent as a run for its audit.
+The next draft goes back one position, of a newer epoch, and puts the text's own token in its place: the worker
+then has the text as context, and tells `beta` of the token drawn. Nothing waits: the audits of a whole stretch
+are under way at once. This is unbiased for the text's contexts whatever was skipped or accepted there, which
+audits of a model's own answers are not: those only see what was skipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.calibration.texts import Stretch
+from edge_agent.drafter import Drafter
+from edge_agent.learned import prediction_features
+from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
+from edge_agent.prediction import predict
+from edge_agent.truncation import Truncate
+from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
+from edge_agent.verifier import SessionTerms, Verifier
+from runtime.seeds import Stream, generator
+from schemas.audit import decode_betas
+from schemas.errors import LinkError
+from schemas.frames import Draft, Verdict
+from schemas.sampling import SamplingParameters
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One position: the tokens concerned, what the worker said, what each estimator thought, and features."""
+
+    token_id: int
+    previous_ids: tuple[int, ...]
+    beta: float
+    scores: tuple[float, ...]  # as ESTIMATOR_NAMES
+    features: tuple[float, ...]  # as learned.PREDICTION_FEATURES
+    index: int
+    token_ids: tuple[int, ...]  # q_hat's
+    weights: tuple[int, ...]
+
+
+class ForcedLedger(Ledger):
+    """Books in which a drawn token gives way to the text's own once its audit has been sent."""
+
+    def __init__(self, prompt_ids: list[int]) -> None:
+        super().__init__(prompt_ids)
+        self.betas: dict[int, float] = {}  # by position
+
+    def force(self, token_id: int) -> None:
+        """Put the text's token in place of the last one, for the worker too."""
+        self.ids[-1] = token_id
+        self.records[-1] = Record(token_id, Origin.UNVERIFIED)
+        self.known = min(self.known, len(self.ids) - 1)
+        self.epoch += 1
+
+    def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
+        """A run ends with the token drawn; what stands before it is the text's."""
+        if verdict.betas:
+            self.betas[draft.end - 1] = float(decode_betas(verdict.betas)[-1])
+        return []
+
+
+class Collector:
+    """Collects samples for one sampling setting and one way of truncating."""
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        verifier: Verifier,
+        *,
+        sampling: SamplingParameters,
+        truncate: Truncate,
+        seed: int,
+        num_tokens: int,
+    ) -> None:
+        self._drafter, self._verifier = drafter, verifier
+        self._sampling, self._truncate = sampling, truncate
+        self._seed, self._num_tokens = seed, num_tokens
+
+    def collect(self, stretch: Stretch, number: int) -> list[Sample]:
+        """A sample for each position whose audit came; `number` seeds the draws, so that resuming changes none.
+
+        Raises LinkError where no audit came at all.
+        """
+        rng = generator(self._seed, Stream.DRAFT, number)
+        judges = [estimator(name, rng) for name in ESTIMATOR_NAMES]
+        ledger = ForcedLedger(list(stretch.prompt_ids))
+        terms = SessionTerms(self._sampling, self._seed, self._drafter.capacity)
+        self._verifier.begin(ledger, terms, lambda _audited: None)
+        drawn: dict[int, Sample] = {}
+        logits = self._drafter.restart(list(stretch.prompt_ids))
+        for token_id in (*stretch.text_ids, None):
+            position = len(ledger.ids)
+            drawn[position] = self._draw(logits, ledger, judges, rng)
+            self._verifier.audit()
+            if token_id is not None:
+                ledger.force(token_id)
+                logits = self._drafter.advance([token_id])
+        self._verifier.finish()
+        samples = [_with_beta(drawn[at], ledger.betas[at]) for at in sorted(drawn) if at in ledger.betas]
+        if not samples:
+            raise LinkError("no audit came back from a worker; the samples so far are kept, try again")
+        return samples
+
+    def _draw(
+        self, logits: np.ndarray, ledger: Ledger, judges: list[Estimator], rng: np.random.Generator
+    ) -> Sample:
+        previous_ids = tuple(ledger.ids[-2:])
+        prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
+        q_hat = self._truncate(prediction)
+        draft = q_hat.draw(rng)
+        scores = tuple(judge(prediction, draft.token_id) for judge in judges)
+        ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
+        features = tuple(prediction_features(prediction, draft.token_id).tolist())
+        ids, weights = tuple(q_hat.token_ids.tolist()), tuple(q_hat.weights.tolist())
+        return Sample(draft.token_id, previous_ids, 0.0, scores, features, draft.index, ids, weights)
+
+
+def _with_beta(sample: Sample, beta: float) -> Sample:
+    return Sample(**{**vars(sample), "beta": beta})

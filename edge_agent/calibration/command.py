@@ -1,0 +1,128 @@
+"""`edge-agent calibrate`: from a text and a worker to a profile. In: settings. Out: files, and a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from edge_agent.agent import Agent
+from edge_agent.calibration.building import as_columns, build_profile
+from edge_agent.calibration.collecting import Collector
+from edge_agent.calibration.report import write_report
+from edge_agent.calibration.samples import SampleFile, texts_digest
+from edge_agent.calibration.texts import Stretch, load_stretches
+from edge_agent.settings import CalibrateSettings, Mode
+from schemas.errors import ConfigurationError
+from schemas.profile import Pair, Profile
+
+# The draws must be the same after an interruption.
+_DEFAULT_SEED = 0
+# A fit of twenty weights and four tables over less would be noise.
+_LEAST_SAMPLES = 200
+
+
+def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Profile:
+    """Collect what is missing, build the profile, write it and its report. Raises HunchError in one line."""
+    console = console or Console(stderr=True)
+    if settings.mode is Mode.EDGE:
+        raise ConfigurationError("calibration needs a worker; leave --mode edge out")
+    with Agent(settings.model_copy(update={"profile": None})) as agent:
+        pair = agent.pair()
+        if pair is None:
+            raise ConfigurationError(
+                f"no worker to calibrate with at {settings.broker} ({agent.connection.last_error or 'none online'})"
+            )
+        n_ctx = agent.drafter.capacity
+        stretches = _first(load_stretches(agent.model, settings.text, n_ctx), settings.positions)
+        samples = SampleFile(_samples_path(settings.output), _subject(pair, settings, stretches))
+        try:
+            _collect(agent, settings, stretches, samples, console)
+        finally:
+            samples.close()
+    return _build(settings, pair, stretches, samples, console)
+
+
+def _collect(
+    agent: Agent,
+    settings: CalibrateSettings,
+    stretches: list[Stretch],
+    samples: SampleFile,
+    console: Console,
+) -> None:
+    assert agent.verifier is not None
+    collector = Collector(
+        agent.drafter,
+        agent.verifier,
+        sampling=settings.sampling,
+        truncate=settings.truncate,
+        seed=settings.seed or _DEFAULT_SEED,
+        num_tokens=agent.model.num_meant,
+    )
+    columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("calibrating", total=sum(len(s.text_ids) + 1 for s in stretches))
+        for number, stretch in enumerate(stretches):
+            if number not in samples.by_stretch:
+                samples.add(number, collector.collect(stretch, number))
+            progress.advance(task, len(stretch.text_ids) + 1)
+
+
+def _build(
+    settings: CalibrateSettings, pair: Pair, stretches: list[Stretch], samples: SampleFile, console: Console
+) -> Profile:
+    rows = [(sample, stretches[n].is_held_out) for n, got in samples.by_stretch.items() for sample in got]
+    num_held_out = sum(held_out for _, held_out in rows)
+    if min(num_held_out, len(rows) - num_held_out) < _LEAST_SAMPLES // 4 or len(rows) < _LEAST_SAMPLES:
+        raise ConfigurationError(
+            f"only {len(rows)} positions, {num_held_out} of them held out, are too few; give more text"
+        )
+    columns = as_columns([sample for sample, _ in rows], [held_out for _, held_out in rows])
+    profile, scores = build_profile(columns, pair, settings.sampling, settings.k)
+    settings.output.write_bytes(profile.to_bytes())
+    report = settings.output.with_suffix(".html")
+    write_report(report, profile, scores, columns.betas[columns.held_out])
+    console.print(_table(profile))
+    console.print(f"profile {profile.id} in {settings.output}, report in {report}")
+    return profile
+
+
+def _table(profile: Profile) -> Table:
+    title = f"{profile.held_out:,} held-out tokens, mean beta {profile.mean_beta:.3f}"
+    table = Table("estimator", "AUROC", "correlation", "skipped at risk 0.02", title=title)
+    for report in sorted(profile.estimators, key=lambda report: -report.auroc):
+        skipped = next(start.skipped for start in report.thresholds if start.risk == 0.02)
+        table.add_row(report.name, f"{report.auroc:.3f}", f"{report.correlation:.3f}", f"{skipped:.1%}")
+    return table
+
+
+def _samples_path(output: Path) -> Path:
+    return output.with_suffix(".samples.jsonl")
+
+
+def _subject(pair: Pair, settings: CalibrateSettings, stretches: list[Stretch]) -> dict[str, object]:
+    """What the samples are of, as JSON gives it back."""
+    subject = {
+        "format": 1,
+        "pair": pair.model_dump(mode="json"),
+        "sampling": settings.sampling.model_dump(mode="json"),
+        "k": [settings.k, settings.k_rule, settings.rejection_bytes, settings.max_left_out],
+        "seed": settings.seed or _DEFAULT_SEED,
+        "texts": texts_digest(stretches),
+    }
+    as_read: dict[str, object] = json.loads(json.dumps(subject))
+    return as_read
+
+
+def _first(stretches: list[Stretch], num_positions: int) -> list[Stretch]:
+    """As many stretches as hold that number of positions."""
+    chosen: list[Stretch] = []
+    for stretch in stretches:
+        if num_positions <= 0:
+            break
+        chosen.append(stretch)
+        num_positions -= len(stretch.text_ids) + 1
+    return chosen

@@ -1,0 +1,176 @@
+"""The profile of a pair of models. In: what calibration measured, or JSON from outside. Out: a checked value.
+
+A profile says how well this draft model's uncertainty predicts rejection by this target model, and where to
+start. It travels retained on `profiles/{id}`; the id follows from the pair, so that an agent finds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.messages import MAX_JSON_INTEGER, Count, Message, Share, VocabularyMark
+from schemas.sampling import SamplingParameters
+
+PROFILE_VERSION = 1
+MAX_DICTIONARY_BYTES = 1 << 14
+# Four full tables and a dictionary fit a JSON message; keys that explain the least are left out.
+MAX_TABLE_ENTRIES = 3072
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Key = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
+Thousandths = Annotated[int, Field(ge=-1000, le=1000)]
+
+
+class Pair(Message):
+    """Which two models: their names, the draft model's file by content, both vocabularies."""
+
+    draft: str
+    draft_digest: Digest
+    draft_vocabulary: VocabularyMark
+    target: str
+    target_vocabulary: VocabularyMark
+
+    @property
+    def id(self) -> str:
+        """The profile's id: a hash over all but the draft model's name, which its content makes needless."""
+        parts = (
+            self.draft_digest,
+            self.target,
+            f"{self.draft_vocabulary.num_tokens}:{self.draft_vocabulary.digest}",
+            f"{self.target_vocabulary.num_tokens}:{self.target_vocabulary.digest}",
+        )
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+class StartingThreshold(Message):
+    """The threshold that costs `risk` on the held-out part, and the share of tokens that it skips."""
+
+    risk: Share
+    threshold: float = Field(ge=-1, le=1)
+    skipped: Share
+
+
+class EstimatorReport(Message):
+    """How well an estimator predicts rejection on the held-out part."""
+
+    name: str
+    auroc: Share
+    correlation: float = Field(ge=-1.000001, le=1.000001)
+    thresholds: tuple[StartingThreshold, ...] = Field(min_length=1, max_length=64)
+
+
+class LinearFit(Message):
+    """The paper's line `beta = slope * u + intercept` over its sampled estimator, and its two thresholds.
+
+    None: the line is flat or falls, so that no threshold follows from it.
+    """
+
+    slope: float
+    intercept: float
+    risk_averse: float | None = None
+    risk_prone: float | None = None
+
+
+class ResidualTable(Message):
+    """What a token's identity adds: keys, ascending, and the mean of `beta` less its estimate, in thousandths."""
+
+    keys: tuple[Key, ...] = Field(max_length=MAX_TABLE_ENTRIES)
+    thousandths: tuple[Thousandths, ...] = Field(max_length=MAX_TABLE_ENTRIES)
+
+    @model_validator(mode="after")
+    def _columns_match(self) -> ResidualTable:
+        if len(self.keys) != len(self.thousandths):
+            raise ValueError("keys and residuals differ in number")
+        return self
+
+
+class LearnedModel(Message):
+    """A logistic model of `beta`: `features` by name, each less its mean and over its scale, times its weight."""
+
+    features: tuple[str, ...] = Field(max_length=64)
+    means: tuple[float, ...]
+    scales: tuple[Annotated[float, Field(gt=0)], ...]
+    weights: tuple[float, ...]
+    intercept: float
+    draft_token: ResidualTable
+    previous_token: ResidualTable
+    one_before: ResidualTable
+    pair: ResidualTable
+
+    @model_validator(mode="after")
+    def _columns_match(self) -> LearnedModel:
+        if not len(self.features) == len(self.means) == len(self.scales) == len(self.weights):
+            raise ValueError("features, means, scales and weights differ in number")
+        return self
+
+
+class Profile(Message):
+    """`profiles/{id}`, retained: all that calibration found out about a pair."""
+
+    version: Literal[1] = 1
+    pair: Pair
+    sampling: SamplingParameters
+    k: int = Field(ge=1, le=256, description="tokens of a distribution that were sent, at most")
+    fitted: Count = Field(description="positions that the fits saw")
+    held_out: Count = Field(description="positions that the figures are from")
+    mean_beta: Share
+    estimators: tuple[EstimatorReport, ...] = Field(min_length=1, max_length=32)
+    default_estimator: str
+    linear: LinearFit
+    learned: LearnedModel
+    dictionary: str | None = Field(None, description="zstd dictionary for drafts, base64")
+
+    @field_validator("dictionary")
+    @classmethod
+    def _dictionary_is_base64(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                size = len(base64.b64decode(text, validate=True))
+            except binascii.Error as error:
+                raise ValueError("not base64") from error
+            if size > MAX_DICTIONARY_BYTES:
+                raise ValueError(f"{size} bytes, at most {MAX_DICTIONARY_BYTES}")
+        return text
+
+    @model_validator(mode="after")
+    def _default_is_reported(self) -> Profile:
+        if self.default_estimator not in {report.name for report in self.estimators}:
+            raise ValueError(f"the default estimator {self.default_estimator!r} is not reported on")
+        return self
+
+    @property
+    def id(self) -> str:
+        """The last level of the profile's topic."""
+        return self.pair.id
+
+    def start_for(self, estimator: str, risk: float) -> float | None:
+        """The threshold to start from: that of the largest calibrated risk that is not above the given one.
+
+        None where the estimator was not calibrated or `risk` lies under all calibrated ones.
+        """
+        for report in self.estimators:
+            if report.name == estimator:
+                fitting = [start for start in report.thresholds if start.risk <= risk]
+                return max(fitting, key=lambda start: start.risk).threshold if fitting else None
+        return None
+
+    def misfit(self, actual: Pair) -> str | None:
+        """Why this profile is not for that pair, in one line; None where it is."""
+        mine = self.pair
+        if mine.draft_digest != actual.draft_digest:
+            return (
+                f"the profile is for the draft model {mine.draft} (content {mine.draft_digest[:12]}), not for "
+                f"{actual.draft} ({actual.draft_digest[:12]}); calibrate this pair"
+            )
+        if mine.id != actual.id:
+            return (
+                f"the profile is for the target model {mine.target} "
+                f"({mine.target_vocabulary.num_tokens} tokens), the worker runs {actual.target} "
+                f"({actual.target_vocabulary.num_tokens} tokens); calibrate this pair"
+            )
+        return None

@@ -1,0 +1,63 @@
+"""The learned estimator: the same on the board as in the fit, and cheap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_agent.calibration.building import fit_learned
+from edge_agent.learned import FEATURES, LearnedEstimator, prediction_features, table_keys
+from edge_agent.prediction import predict
+from edge_agent.uncertainty import estimator
+from schemas.errors import ConfigurationError
+from schemas.sampling import SamplingParameters
+from tests.profiles import made_up_columns, made_up_profile
+
+RNG = np.random.default_rng(0)
+
+
+def _logits(size: int = 4096) -> np.ndarray:
+    return RNG.normal(scale=4.0, size=size).astype(np.float32)
+
+
+def test_the_board_computes_what_the_fit_computed():
+    columns = made_up_columns()
+    predictions = [
+        predict(_logits(), SamplingParameters(), (int(i % 5), int(i % 3))) for i in range(len(columns.betas))
+    ]
+    token_ids = [int(prediction.q.argmax()) % 11 for prediction in predictions]
+    pairs = list(zip(predictions, token_ids, strict=True))
+    columns.plain[:] = [prediction_features(prediction, token_id) for prediction, token_id in pairs]
+    columns.keys[:] = [table_keys(token_id, prediction.previous_ids) for prediction, token_id in pairs]
+    model, fitted = fit_learned(columns)
+    judge = LearnedEstimator(model)
+    held_out = np.flatnonzero(columns.held_out)
+    on_board = [judge(*pairs[index]) for index in held_out]
+    # Tables travel in thousandths.
+    assert on_board == pytest.approx(fitted[held_out], abs=0.01)
+
+
+@pytest.mark.parametrize("logits", [np.zeros(5000, np.float32), np.eye(1, 5000, dtype=np.float32)[0] * 90])
+def test_flat_and_certain_distributions_give_a_finite_uncertainty(logits):
+    judge = LearnedEstimator(made_up_profile().learned)
+    prediction = predict(logits, SamplingParameters())
+    assert 0 <= judge(prediction, 0) <= 1
+    assert 0 <= judge(prediction, 1) <= 1
+
+
+def test_the_beginning_of_a_text_has_keys_too():
+    assert table_keys(5, ()) == (5, 0, 0, 5)
+    assert table_keys(5, (3,)) == (5, 3, 0, 3 * 2**24 + 5)
+    assert table_keys(5, (2, 3)) == (5, 3, 2, 3 * 2**24 + 5)
+
+
+def test_features_of_another_version_are_refused():
+    model = made_up_profile().learned
+    foreign = model.model_copy(update={"features": FEATURES[::-1]})
+    with pytest.raises(ConfigurationError, match="calibrate the pair anew"):
+        LearnedEstimator(foreign)
+
+
+def test_the_learned_estimator_needs_a_profile():
+    with pytest.raises(ConfigurationError, match="needs a profile"):
+        estimator("learned", RNG)

@@ -1,0 +1,150 @@
+"""Calibration through a real broker and worker, and what agents then do with the profile."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from cloud_broker_worker.settings import WorkerSettings
+from cloud_broker_worker.worker import Worker
+from edge_agent.agent import Agent
+from edge_agent.calibration import command
+from edge_agent.calibration.collecting import Collector
+from edge_agent.calibration.texts import load_stretches
+from edge_agent.controller import DEFAULT_START
+from edge_agent.settings import AgentSettings, CalibrateSettings
+from runtime.llama import Context, ContextOptions, Model, Span
+from runtime.profile_file import read_profile
+from runtime.sampling import softmax
+from schemas.errors import ConfigurationError
+from schemas.messages import Prompt
+from tests.end_to_end.stage import DRAFT_MODEL, TARGET_MODEL, Stage
+from tests.profiles import made_up_profile
+
+pytestmark = pytest.mark.end_to_end
+
+# Made up for this test, in the style that the demo's models know.
+TURNS = (
+    ("user", "I want to find a restaurant in {city}."),
+    ("assistant", "What kind of food would you like to have in {city}?"),
+    ("user", "Something like {food}, please."),
+    ("assistant", "There is a nice {food} restaurant in {city}. Do you want to book a table there?"),
+    ("user", "Yes, for {count} people."),
+    ("assistant", "Please confirm: a table for {count} people in {city} at a {food} restaurant today."),
+)
+
+
+@pytest.fixture
+def text(tmp_path):
+    lines = []
+    for city, food, count in itertools.product(
+        ("Oakland", "San Jose"), ("Thai", "Mexican", "French"), ("two", "four")
+    ):
+        turns = [(role, words.format(city=city, food=food, count=count)) for role, words in TURNS]
+        lines.append(json.dumps({"messages": [{"role": role, "content": words} for role, words in turns]}))
+    path = tmp_path / "text.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _settings(stage: Stage, text, **options) -> CalibrateSettings:
+    usual = {"model": DRAFT_MODEL, "threads": 1, "text": (text,), "output": text.with_name("profile.json")}
+    return CalibrateSettings(**(usual | stage.login("agent-1") | options))
+
+
+def test_an_interrupted_calibration_goes_on_and_ends_as_if_nothing_had_been(stage, text, monkeypatch):
+    with stage.worker():
+        whole = command.calibrate(_settings(stage, text, output=text.with_name("whole.json")))
+        collect, collected = Collector.collect, []
+
+        def interrupt(self, stretch, number):
+            if number == 5 and number not in collected:
+                collected.append(number)
+                raise KeyboardInterrupt
+            collected.append(number)
+            return collect(self, stretch, number)
+
+        monkeypatch.setattr(Collector, "collect", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            command.calibrate(_settings(stage, text))
+        assert not text.with_name("profile.json").exists()
+        resumed = command.calibrate(_settings(stage, text))
+    assert collected[:6] == [0, 1, 2, 3, 4, 5]
+    assert collected[6:8] == [5, 6]
+    assert resumed.fitted == whole.fitted
+    assert resumed.held_out == whole.held_out
+    assert resumed.mean_beta == pytest.approx(whole.mean_beta, abs=1e-3)
+    assert "<svg" in text.with_name("profile.html").read_text()
+
+
+def test_the_worker_tells_the_betas_that_the_target_model_has_after_the_text_itself(stage, text):
+    with stage.worker(), stage.agent() as agent:
+        collector = Collector(
+            agent.drafter,
+            agent.verifier,
+            sampling=agent.settings.sampling,
+            truncate=agent.settings.truncate,
+            seed=0,
+            num_tokens=agent.model.num_meant,
+        )
+        stretch = load_stretches(agent.model, (text,), 1280)[7]
+        samples = collector.collect(stretch, 0)
+    assert len(samples) == len(stretch.text_ids) + 1
+    model = Model(TARGET_MODEL)
+    context = Context(model, ContextOptions(num_cells=1280, max_outputs=128))
+    ids = [*stretch.prompt_ids, *stretch.text_ids]
+    (rows,) = context.decode([Span(0, 0, ids, len(samples))])
+    expected = [
+        max(0.0, 1 - softmax(row, 0.7)[sample.token_id] / (sample.weights[sample.index] / 256))
+        for row, sample in zip(rows, samples, strict=True)
+    ]
+    context.close()
+    model.close()
+    # A byte of the square root, and passes of another shape.
+    assert [sample.beta for sample in samples] == pytest.approx(np.array(expected), abs=0.02)
+
+
+def test_agents_find_the_profile_that_a_worker_publishes_and_judge_by_it(stage, text):
+    with stage.worker():
+        profile = command.calibrate(_settings(stage, text))
+    with stage.worker(profile=text.with_name("profile.json")), stage.agent() as agent:
+        agent.answer(Prompt(id="a", text="Hello"))
+        assert agent.profile == profile
+        assert agent.policy.threshold == profile.start_for(profile.default_estimator, 0.02)
+    with stage.worker(), stage.agent(uncertainty="entropy", start_threshold=0.3) as agent:
+        assert agent.profile == profile  # the broker has kept it
+        assert agent.policy.threshold == 0.3
+
+
+def test_without_a_profile_an_agent_starts_carefully(stage):
+    with stage.worker(), stage.agent() as agent:
+        assert agent.profile is None
+        assert agent.policy.threshold == DEFAULT_START
+
+
+def test_a_profile_of_other_models_is_refused_by_agent_and_worker_in_one_line(stage, tmp_path):
+    path = tmp_path / "foreign.json"
+    path.write_bytes(made_up_profile().to_bytes())
+    agent = AgentSettings(model=DRAFT_MODEL, profile=path, **stage.login("agent-1"))
+    with pytest.raises(ConfigurationError, match="calibrate this pair"):
+        Agent(agent)
+    worker = WorkerSettings(model=TARGET_MODEL, profile=path, **stage.login("worker-1"))
+    with pytest.raises(ConfigurationError, match="calibrate this pair"):
+        Worker(worker)
+
+
+def test_a_file_that_is_no_profile_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_text('{"version": 9}')
+    with pytest.raises(ConfigurationError, match="is no profile of this version"):
+        read_profile(path)
+    with pytest.raises(ConfigurationError, match="cannot read the profile"):
+        read_profile(tmp_path / "missing.json")
+
+
+def test_without_a_worker_calibration_says_so(stage, text):
+    with pytest.raises(ConfigurationError, match="no worker to calibrate with"):
+        command.calibrate(_settings(stage, text, connect_timeout_s=0.5))
