@@ -118,9 +118,11 @@ class Agent:
                 "bytes_down": _difference(after.received, before.received),
             }
         )
-        risk = None if self.settings.threshold is not None else self.settings.risk
         metrics = AgentMetrics(
-            request_id=request_id, risk=risk, threshold=self.policy.threshold, usage=answer.usage
+            request_id=request_id,
+            risk=_risk_held(self.settings),
+            threshold=self.policy.threshold,
+            usage=answer.usage,
         )
         with contextlib.suppress(LinkError):  # metrics are not worth keeping for later
             self.connection.publish(self.topics.agent_metrics(self.settings.name), metrics.to_bytes())
@@ -239,6 +241,13 @@ def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:
 
 def _mark(fingerprint: Fingerprint) -> VocabularyMark:
     return VocabularyMark(num_tokens=fingerprint.num_tokens, digest=fingerprint.digest.hex())
+
+
+def _risk_held(settings: AgentSettings) -> float | None:
+    """The risk that answers are held to: 0 where all is verified, None where nothing holds one."""
+    if settings.mode is Mode.EXACT:
+        return 0.0
+    return None if settings.mode is Mode.EDGE or settings.threshold is not None else settings.risk
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

@@ -10,31 +10,15 @@ from rich.text import Text
 
 from edge_agent.agent import Agent
 from edge_agent.calibration.command import calibrate as calibrate_pair
-from edge_agent.ledger import Origin
 from edge_agent.service import Service
 from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
 from edge_agent.text import Piece
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.marks import MARKS, STYLES
 from runtime.settings import load
 from schemas.messages import Prompt, Usage
 
 PROG = "edge-agent"
-
-# Skipped text looks plain: it is most of it. Marks stand where colours cannot.
-STYLES = {
-    Origin.SKIPPED: "",
-    Origin.ACCEPTED: "green",
-    Origin.BONUS: "cyan",
-    Origin.RECOVERED: "yellow",
-    Origin.UNVERIFIED: "red",
-}
-MARKS = {
-    Origin.SKIPPED: ("", ""),
-    Origin.ACCEPTED: ("+", ""),
-    Origin.BONUS: ("*", ""),
-    Origin.RECOVERED: ("[", "]"),
-    Origin.UNVERIFIED: ("?", ""),
-}
 
 
 def main() -> int:
@@ -88,9 +72,9 @@ def show(pieces: Iterable[Piece], *, color: bool | None) -> None:
     in_color = console.is_terminal if color is None else color
     for piece in pieces:
         if in_color:
-            console.print(Text(piece.text, STYLES[piece.origin]), end="")
+            console.print(Text(piece.text, STYLES[piece.origin.value]), end="")
         else:
-            before, after = MARKS[piece.origin]
+            before, after = MARKS[piece.origin.value]
             sys.stdout.write(f"{before}{piece.text}{after}")
         sys.stdout.flush()
     print()

@@ -15,17 +15,8 @@ from cloud_broker_worker.monitor.render import Frame, figures_lines, header, war
 from cloud_broker_worker.monitor.trace import Origin, Trace
 from cloud_broker_worker.monitor.warn import warnings
 from cloud_broker_worker.monitor.words import Vocabulary, answer_pieces, marked, prompt_text
+from runtime.marks import STYLES
 
-# As `edge-agent generate` shows them. Skipped text looks plain: it is most of it.
-STYLES = {
-    Origin.SKIPPED: "",
-    Origin.ACCEPTED: "green",
-    Origin.BONUS: "cyan",
-    Origin.RECOVERED: "yellow",
-    Origin.UNVERIFIED: "red",
-    Origin.IN_DOUBT: "reverse",
-    Origin.UNKNOWN: "dim",
-}
 _MAX_QUESTION_LINES = 3
 _MIN_ANSWER_LINES = 3
 
@@ -79,13 +70,13 @@ def _question(view: AgentView, vocabulary: Vocabulary | None) -> str:
 
 def _answer(view: AgentView, vocabulary: Vocabulary | None, *, has_color: bool) -> Text:
     if view.trace is None:
-        return Text(printable(view.completion, max_chars=8192, keep_lines=True), STYLES[Origin.UNKNOWN])
+        return Text(printable(view.completion, max_chars=8192, keep_lines=True), STYLES[Origin.UNKNOWN.value])
     pieces = answer_pieces(view.trace, vocabulary)
     if not has_color:
         return Text(marked(pieces))
     text = Text()
     for piece in pieces:
-        text.append(piece.text, STYLES[piece.origin])
+        text.append(piece.text, STYLES[piece.origin.value])
     return text
 
 
@@ -107,7 +98,7 @@ def _legend(trace: Trace) -> Text:
     line, counts = Text(), trace.counts
     for origin in Origin:
         if counts[origin] or origin in (Origin.SKIPPED, Origin.ACCEPTED, Origin.RECOVERED):
-            line.append(f"{counts[origin]} {origin.value}", STYLES[origin] or "default").append("   ")
+            line.append(f"{counts[origin]} {origin.value}", STYLES[origin.value] or "default").append("   ")
     if trace.divergence is not None:
         line.append(f"divergence {trace.divergence:.4f} so far", "dim")
     return line

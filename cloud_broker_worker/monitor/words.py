@@ -9,17 +9,8 @@ from typing import Protocol
 
 from cloud_broker_worker.monitor.printable import printable
 from cloud_broker_worker.monitor.trace import Origin, Trace
+from runtime.marks import MARKS
 
-# Marks as `edge-agent generate` makes them; the last two are the monitor's own.
-MARKS = {
-    Origin.SKIPPED: ("", ""),
-    Origin.ACCEPTED: ("+", ""),
-    Origin.BONUS: ("*", ""),
-    Origin.RECOVERED: ("[", "]"),
-    Origin.UNVERIFIED: ("?", ""),
-    Origin.IN_DOUBT: ("<", ">"),
-    Origin.UNKNOWN: ("~", ""),
-}
 GAP = "…"
 _MAX_PIECE_CHARS = 400
 
@@ -70,7 +61,9 @@ def prompt_text(prompt_ids: Iterable[int], vocabulary: Vocabulary) -> str:
 
 def marked(pieces: Iterable[Piece]) -> str:
     """The text in one line, each token with the mark of its origin."""
-    line = "".join(f"{MARKS[piece.origin][0]}{piece.text}{MARKS[piece.origin][1]}" for piece in pieces)
+    line = "".join(
+        f"{MARKS[piece.origin.value][0]}{piece.text}{MARKS[piece.origin.value][1]}" for piece in pieces
+    )
     return line.replace("\n", "\\n")
 
 

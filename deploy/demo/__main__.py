@@ -20,10 +20,11 @@ from cloud_broker_worker.private_broker import PrivateBroker
 from deploy.demo.prompts import DemoPrompt, load_prompts
 from deploy.demo.table import Tally
 from edge_agent.agent import Agent
-from edge_agent.cli import MARKS, STYLES, show
+from edge_agent.cli import show
 from edge_agent.ledger import Origin
 from edge_agent.settings import AgentSettings
 from runtime.command_line import set_up_logging
+from runtime.marks import MARKS, STYLES
 from schemas.errors import HunchError, LinkError
 from schemas.messages import ChatMessage
 from schemas.topics import Role
@@ -137,9 +138,9 @@ def _introduce(console: Console, broker: PrivateBroker, agent: Agent) -> None:
     legend = []
     for origin in Origin:
         if console.is_terminal:
-            legend.append(f"[{STYLES[origin] or 'default'}]{_MEANING[origin]}[/]")
+            legend.append(f"[{STYLES[origin.value] or 'default'}]{_MEANING[origin]}[/]")
         else:
-            before, after = MARKS[origin]
+            before, after = MARKS[origin.value]
             legend.append(f"{before}token{after}: {_MEANING[origin]}")
     console.print("  ".join(legend), markup=console.is_terminal)
 
