@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_agent.ledger import AuditedToken, Ledger, Settled
+from edge_agent.placement import Placement
 from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Message
 from schemas import codec
@@ -30,9 +31,6 @@ _MAX_PENDING = 512
 # Session numbers stay below this, one byte each in every frame. A number comes round again after that many
 # sessions, long after the last frame of the one before, and opening it replaces what a worker still holds.
 _NUM_SESSIONS = 128
-# How often a session is opened again while nobody answers, and how long a worker that refused is left alone.
-_RETRY_S = 1.0
-_REFUSED_S = 30.0
 # A broken connection is noticed at least this often while waiting for a verdict.
 _LINK_CHECK_S = 0.05
 
@@ -84,9 +82,7 @@ class Verifier:
         self._codec = BodyCodec()
         self._next_session = secrets.randbelow(_NUM_SESSIONS)
         self._session: _Session | None = None
-        self._retry_at_s = 0.0
-        self._refused_until_s: dict[str, float] = {}
-        self._distrusted: set[str] = set()  # workers that missed a verdict and gave no sign of life since
+        self._placement = Placement(directory)
         self._learn: Callable[[list[AuditedToken]], None] = lambda _audited: None
         self._ledger: Ledger | None = None
         self._terms: SessionTerms | None = None
@@ -98,7 +94,7 @@ class Verifier:
         """Wait until there is someone to ask: at a start the retained status messages take a moment."""
         deadline_s = time.monotonic() + timeout_s
         self._connection.wait_connected(timeout_s)
-        while not self._candidates(now := time.monotonic()):
+        while not self._placement.candidates(now := time.monotonic()):
             if now >= deadline_s or not self._connection.connected:
                 return False
             self._hear_status(self._statuses.get(min(_LINK_CHECK_S, deadline_s - now)))
@@ -107,7 +103,8 @@ class Verifier:
     def begin(self, ledger: Ledger, terms: SessionTerms, learn: Callable[[list[AuditedToken]], None]) -> None:
         """A new answer: open a session for it, without waiting. `learn` hears every audit."""
         self._ledger, self._terms, self._learn = ledger, terms, learn
-        self._session, self._asked, self._retry_at_s = None, None, 0.0
+        self._session, self._asked = None, None
+        self._placement.choose_at_once()
         self.round_trips = RoundTrips()
         self.poll()
 
@@ -143,7 +140,7 @@ class Verifier:
         self._miss()
         if self._session is not None and self._connection.connected:
             self._session.suspect_since_s = time.monotonic()
-            self._distrusted.add(self._session.worker)
+            self._placement.distrust(self._session.worker)
             self._tell(None, f"worker {self._session.worker} gave no verdict within {self._timeout_s:g} s")
         return None
 
@@ -199,7 +196,7 @@ class Verifier:
             return None
         if self._session.suspect_since_s is not None:
             self._session.suspect_since_s = None
-            self._distrusted.discard(self._session.worker)
+            self._placement.trust(self._session.worker)
             self._tell(self._session.worker, None)
         match frame:
             case Verdict():
@@ -218,7 +215,7 @@ class Verifier:
     def _refused(self, reason: str) -> None:
         assert self._session is not None
         worker = self._session.worker
-        self._refused_until_s[worker] = time.monotonic() + _REFUSED_S
+        self._placement.refused(worker, time.monotonic())
         self._session = None
         self._tell(None, f"worker {worker} refused: {reason}")
 
@@ -228,17 +225,13 @@ class Verifier:
         if frame.epoch != self._ledger.epoch:
             return
         if not self._ledger.resync(frame.known):
-            self._session, self._retry_at_s = None, 0.0
+            self._session = None
+            self._placement.choose_at_once()
             self._mend_session()
         if self._asked is not None and self._session is not None:
             self._send(self._ledger.ask(self._asked[0]))
 
     # ---------------------------------------------------------------------------- sessions and workers
-
-    def _candidates(self, now_s: float) -> list[str]:
-        return [
-            name for name in self._directory.ranked(now_s) if self._refused_until_s.get(name, 0.0) <= now_s
-        ]
 
     def _mend_session(self) -> None:
         """Open a session where there is none, or leave one that is lost for a better worker."""
@@ -250,36 +243,22 @@ class Verifier:
         now_s = time.monotonic()
         session = self._session
         if session is not None and self._directory.boot(session.worker) != session.boot:
-            self._distrusted.discard(session.worker)
+            self._placement.trust(session.worker)
             session = self._session = None  # it has gone, or it has started anew and knows nothing
-            self._retry_at_s = 0.0
-        if session is None or session.suspect_since_s is not None:
-            self._open(session, now_s)
+            self._placement.choose_at_once()
+        worker = None
+        if session is None:
+            worker = self._placement.choose(now_s)
+            if not self._placement.candidates(now_s) and (why := self._placement.why_none(now_s)) is not None:
+                self._tell(None, why)
+        elif session.suspect_since_s is not None:
+            worker = self._placement.choose(now_s, session.worker, session.suspect_since_s)
         elif self._ledger.num_pending > _MAX_PENDING:
-            self._open(None, now_s)
+            worker = self._placement.choose(now_s)
         else:
             self._tell(session.worker, None)
-
-    def _open(self, suspect: _Session | None, now_s: float) -> None:
-        """Open at the best worker that is trusted, else, in turn, at those that are not.
-
-        With nobody else, a suspect is given time for a late verdict before it is asked anew.
-        """
-        candidates = self._candidates(now_s)
-        trusted = [name for name in candidates if name not in self._distrusted]
-        if not candidates and suspect is None and not self._is_refused(now_s):
-            self._tell(None, self._directory.why_none(now_s))
-        if now_s < self._retry_at_s or not candidates:
-            return
-        if not trusted and suspect is not None and suspect.suspect_since_s is not None:
-            if now_s - suspect.suspect_since_s < _RETRY_S:
-                return
-            candidates.sort(key=lambda name: name == suspect.worker)
-        self._retry_at_s = now_s + _RETRY_S
-        self._open_at((trusted or candidates)[0], now_s)
-
-    def _is_refused(self, now_s: float) -> bool:
-        return any(until_s > now_s for until_s in self._refused_until_s.values())
+        if worker is not None:
+            self._open_at(worker, now_s)
 
     def _open_at(self, worker: str, now_s: float) -> None:
         assert self._ledger is not None
@@ -300,7 +279,7 @@ class Verifier:
             self._session = None
             return
         # A worker that has missed a verdict is not waited for until it says that it is ready.
-        is_suspect = worker in self._distrusted
+        is_suspect = not self._placement.trusts(worker)
         self._session = _Session(worker, self._directory.boot(worker), now_s if is_suspect else None)
         if not is_suspect:
             self._tell(worker, None)
