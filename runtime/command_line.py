@@ -27,16 +27,8 @@ def dispatch(prog: str, summary: str, commands: dict[str, Command], argv: list[s
     if words[:1] == ["--version"]:
         print(f"{prog} {version('hunch')}")
         return 0
-    if not words or words[0] in {"-h", "--help"}:
-        print(f"usage: {prog} COMMAND [--help]\n\n{summary}\n")
-        print("\n".join(f"  {name:<10} {command.summary}" for name, command in commands.items()))
-        return 0
-    command = commands.get(words[0])
-    if command is None:
-        print(f"{prog}: there is no command {words[0]!r}; choose from {', '.join(commands)}", file=sys.stderr)
-        return 2
     try:
-        command.run(words[1:])
+        run_command(prog, summary, commands, words)
         sys.stdout.flush()
     except HunchError as error:
         print(f"{prog}: {error}", file=sys.stderr)
@@ -48,6 +40,22 @@ def dispatch(prog: str, summary: str, commands: dict[str, Command], argv: list[s
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def run_command(prog: str, summary: str, commands: dict[str, Command], words: list[str]) -> None:
+    """Run the command that the first word names, or print what there is; for commands below a command too.
+
+    Raises ConfigurationError for a word that names none.
+    """
+    if not words or words[0] in {"-h", "--help"}:
+        width = max(10, *(len(name) for name in commands))
+        print(f"usage: {prog} COMMAND [--help]\n\n{summary}\n")
+        print("\n".join(f"  {name:<{width}} {command.summary}" for name, command in commands.items()))
+        return
+    command = commands.get(words[0])
+    if command is None:
+        raise ConfigurationError(f"there is no command {words[0]!r}; choose from {', '.join(commands)}")
+    command.run(words[1:])
 
 
 def set_up_logging(level: str) -> None:

@@ -135,6 +135,8 @@ def describe_loss(address: BrokerAddress, *, was_connected: bool) -> str:
     if was_connected:
         return f"lost the connection to broker {address}"
     told = "with TLS" if address.uses_tls else "without TLS"
+    if address.cert_file is not None:  # TLS 1.3: the broker looks at it after our side of the handshake
+        told += f", and that certificate {address.cert_file} has neither expired nor been revoked"
     return (
         f"broker {address} closed the connection of {address.asker} before answering; "
         f"check that the port is the broker's and is to be used {told}"

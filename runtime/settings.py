@@ -1,6 +1,7 @@
 """Settings from flags, environment variables and a TOML file, in that order of weight. In: argv. Out: values.
 
-All commands derive their settings from `BrokerSettings`, those that run a model from `HunchSettings`.
+Commands that connect to a broker derive their settings from `BrokerSettings`, those that run a model from
+`HunchSettings`.
 pydantic-settings makes the flags and their help from the fields, so that each setting is written down once.
 """
 
@@ -10,11 +11,12 @@ import os
 import re
 import socket
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -24,11 +26,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from runtime.credentials import read_credentials
 from runtime.link import BrokerAddress
 from schemas.errors import ConfigurationError
 from schemas.topics import DEFAULT_ROOT, Topics, check_name
 
-AnySettings = TypeVar("AnySettings", bound="BrokerSettings")
+AnySettings = TypeVar("AnySettings", bound="FileSettings")
+_Value = TypeVar("_Value")
+_Result = TypeVar("_Result")
 
 
 def default_name() -> str:
@@ -36,13 +41,35 @@ def default_name() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0])[:64] or "unnamed"
 
 
-class BrokerSettings(BaseSettings):
-    """What all that connects to the broker has in common. Subclasses set `env_prefix`."""
+class FileSettings(BaseSettings):
+    """What all commands have in common: a TOML file may say it all. Subclasses set `env_prefix`."""
 
     model_config = SettingsConfigDict(extra="forbid", env_ignore_empty=True, cli_kebab_case=True)
 
     config: Path | None = Field(
         None, description="TOML file with any of these settings (dashes as underscores)"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  not used: one file is enough
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags come in as a source of their own (see `load`); then the environment, then the file."""
+        file = settings_cls.model_config.get("toml_file")
+        toml = (TomlConfigSettingsSource(settings_cls, file),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+
+class BrokerSettings(FileSettings):
+    """What all that connects to the broker has in common."""
+
+    credentials: Path | None = Field(
+        None, description="file from `broker add-…`: name, broker, certificate and key in one"
     )
     name: str = Field(default_factory=default_name, description="name in topics; letters, digits, . _ -")
     broker: str = Field(
@@ -57,6 +84,18 @@ class BrokerSettings(BaseSettings):
     key_file: Path | None = Field(None, description="key of the client certificate")
     topic_root: str = Field(DEFAULT_ROOT, description="first levels of all topics")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="debug to error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _credentials_fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Credentials give what no other source gives, but for the name: the broker knows only theirs."""
+        if given.get("credentials") is None:
+            return given
+        file = Path(given["credentials"])
+        found = _as_value_error(lambda path: read_credentials(path).settings(path), file)
+        if given.get("name", found["name"]) != found["name"]:
+            raise ValueError(f"{file} is for {found['name']!r}, but the name is set to {given['name']!r}")
+        return {**found, **given}
 
     @field_validator("name")
     @classmethod
@@ -93,20 +132,6 @@ class BrokerSettings(BaseSettings):
             key_file=self.key_file,
             tls=tls,
         )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  not used: one file is enough
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags come in as a source of their own (see `load`); then the environment, then the file."""
-        file = settings_cls.model_config.get("toml_file")
-        toml = (TomlConfigSettingsSource(settings_cls, file),) if file else ()
-        return (init_settings, env_settings, *toml)
 
 
 class HunchSettings(BrokerSettings):
@@ -174,12 +199,14 @@ def _explain(error: ValidationError, prefix: str, path: Path | None) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{path or 'settings'}: there is no setting named {field!r}; --help lists all{more}"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if not field:  # a fault of several settings together
+        return f"{message}{more}"
     return f"{flag} ({prefix}{field.upper()}): {message}{more}"
 
 
-def _as_value_error(check: Any, value: str) -> str:
+def _as_value_error(check: Callable[[_Value], _Result], value: _Value) -> _Result:
     try:
-        return str(check(value))
+        return check(value)
     except ConfigurationError as error:
         raise ValueError(str(error)) from error
 
