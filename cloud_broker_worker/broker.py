@@ -12,6 +12,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,22 +29,38 @@ _MORE_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebre
 
 @dataclass(frozen=True)
 class BrokerUser:
-    """Someone who may log in; `name` is user name, client id and the name in the topics, all in one."""
+    """Someone who may log in; `name` is user name, client id and the name in the topics, all in one.
+
+    `password` is None for those who show a certificate.
+    """
 
     name: str
     role: Role
-    password: str
+    password: str | None
 
     def __post_init__(self) -> None:
         check_name(self.name)
         # mosquitto_passwd 2.0 reads "name:password" lines and silently ends the password at a second ':'.
-        if not self.password or any(c in ":\r\n\0" for c in self.password):
+        if self.password is not None and (not self.password or any(c in ":\r\n\0" for c in self.password)):
             raise ConfigurationError(
                 f"the password of {self.name!r} is empty or holds ':' or a line break; generate one instead"
             )
 
     def __repr__(self) -> str:  # a password must not reach a log by way of a traceback
         return f"BrokerUser(name={self.name!r}, role={self.role})"
+
+
+@dataclass(frozen=True)
+class BrokerTls:
+    """A broker's PEM files. `members_show_certificates`: they are who their certificate says, else they need
+    a password, which TLS then keeps from other ears.
+    """
+
+    authority_file: Path
+    certificate_file: Path
+    key_file: Path
+    revocation_file: Path
+    members_show_certificates: bool
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,7 @@ class BrokerPlan:
     bind_address: str = "127.0.0.1"
     root: str = DEFAULT_ROOT
     persistent: bool = False
+    tls: BrokerTls | None = None
 
     def __post_init__(self) -> None:
         names = [user.name for user in self.users]
@@ -77,6 +95,16 @@ class BrokerPlan:
     def password_file(self) -> Path:
         """Names and hashed passwords."""
         return self.folder / "passwords"
+
+    @property
+    def pid_file(self) -> Path:
+        """Where a broker that is told of changes while it runs writes the number of its process."""
+        return self.folder / "mosquitto.pid"
+
+    @property
+    def needs_passwords(self) -> bool:
+        """Whether users log in with a password."""
+        return self.tls is None or not self.tls.members_show_certificates
 
     @property
     def data_folder(self) -> Path:
@@ -174,7 +202,7 @@ def _general_lines(plan: BrokerPlan) -> list[str]:
         "# One set of rules for all listeners: with `true`, one without its own rules would be open to all.",
         "per_listener_settings false",
         "allow_anonymous false",
-        f"password_file {plan.password_file.absolute()}",
+        *([f"password_file {plan.password_file.absolute()}"] if plan.needs_passwords else []),
         f"acl_file {plan.acl_file.absolute()}",
         "",
         "# Off by default; replies then wait 40 ms for an acknowledgement.",
@@ -190,6 +218,7 @@ def _general_lines(plan: BrokerPlan) -> list[str]:
         "persistent_client_expiration 1h",
         "",
         *_persistence_lines(plan),
+        *([f"pid_file {plan.pid_file.absolute()}"] if plan.tls is not None else []),
         "log_dest stderr",
         "log_type error",
         "log_type warning",
@@ -205,7 +234,7 @@ def _persistence_lines(plan: BrokerPlan) -> list[str]:
 
 
 def _listener_lines(plan: BrokerPlan) -> list[str]:
-    """Where the broker listens, and whether in the clear or encrypted: TLS settings belong in here.
+    """Where the broker listens, and whether in the clear or encrypted.
 
     A listener's own options must come after its `listener` line: before it, Mosquitto 2.0 applies them to a
     default listener, which that opens on port 1883 of every interface, without a word.
@@ -214,6 +243,25 @@ def _listener_lines(plan: BrokerPlan) -> list[str]:
         f"listener {plan.port} {plan.bind_address}",
         "# Otherwise a user could take over the connection of another by using its client id.",
         "use_username_as_clientid true",
+        *([] if plan.tls is None else _tls_lines(plan.tls)),
+    ]
+
+
+def _tls_lines(tls: BrokerTls) -> list[str]:
+    lines = [
+        "tls_version tlsv1.2",  # this and newer
+        f"cafile {tls.authority_file.absolute()}",
+        f"certfile {tls.certificate_file.absolute()}",
+        f"keyfile {tls.key_file.absolute()}",
+    ]
+    if not tls.members_show_certificates:
+        return lines
+    return [
+        *lines,
+        f"crlfile {tls.revocation_file.absolute()}",
+        "require_certificate true",
+        "# The user name is the certificate's common name, whatever the client says.",
+        "use_identity_as_username true",
     ]
 
 
@@ -235,6 +283,16 @@ def _write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(text, encoding="utf-8")
+
+
+def hash_password(user: BrokerUser) -> str:
+    """What Mosquitto's password file says after the name. Raises ConfigurationError without its tool."""
+    tool = find_program("mosquitto_passwd")
+    with tempfile.TemporaryDirectory(prefix="hunch-") as folder:  # 0700: nobody else can read it
+        file = Path(folder, "password")
+        _write_private(file, f"{user.name}:{user.password}\n")
+        _hash_passwords(tool, file)
+        return file.read_text(encoding="utf-8").strip().partition(":")[2]
 
 
 def _hash_passwords(tool: str, password_file: Path) -> None:

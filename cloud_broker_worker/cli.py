@@ -7,8 +7,9 @@ import sys
 from cloud_broker_worker.monitor import run as monitor
 from cloud_broker_worker.settings import DEFAULT_FILE, WorkerSettings
 from cloud_broker_worker.worker import Worker
-from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.command_line import Command, dispatch, on_termination, run_command, set_up_logging
 from runtime.settings import load
+from schemas.errors import ConfigurationError
 
 PROG = "cloud-broker-worker"
 
@@ -18,6 +19,7 @@ def main() -> int:
     commands = {
         "run": Command("judge the drafts of agents with the target model", run),
         "monitor": Command("watch agents and workers, live or in lines", monitor.main),
+        "broker": Command("set up a broker with TLS, and say who is let in", broker),
     }
     return dispatch(PROG, "Judges the drafts of agents with a target model, over MQTT.", commands)
 
@@ -30,6 +32,21 @@ def run(argv: list[str]) -> None:
         on_termination(worker.stop)
         print(f"worker {settings.name} judges with {worker.model.name}", flush=True)
         worker.run()
+
+
+def broker(argv: list[str]) -> None:
+    """`cloud-broker-worker broker …`."""
+    try:
+        # Here and not above: a worker needs no cryptography, and a machine without it can still run one.
+        from cloud_broker_worker.provision.cli import commands  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "cryptography":
+            raise
+        raise ConfigurationError(
+            "setting up a broker needs the package cryptography; install it: pip install 'hunch[broker]'"
+        ) from error
+    prog = f"{PROG} broker"
+    run_command(prog, "Sets up a Mosquitto with TLS, and says who is let in.", commands(prog), argv)
 
 
 if __name__ == "__main__":
