@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from cloud_broker_worker.private_broker import PrivateBroker
+from cloud_broker_worker.provision.roster import Proof
 from runtime.mqtt import BrokerAddress, Connection, Inbox, Message, Publication
 from schemas.topics import TOPIC_RULES, Role, TopicKind, Topics
 from tests.conftest import USERS
-from tests.mqtt_helpers import DEADLINE_S
+from tests.fleet import Fleet
+from tests.mqtt_helpers import DEADLINE_S, listen, payloads
 
 TOPICS = Topics()
 RULES = {rule.kind: rule for rule in TOPIC_RULES}
@@ -33,15 +35,29 @@ def expected(user: str, topic: str, roles: tuple[Role, ...]) -> bool:
     return SUBJECTS[user] in roles and own in (None, user)
 
 
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[PrivateBroker]:
-    with PrivateBroker({**SUBJECTS, WATCHER: Role.OPERATOR}) as running:
+def a_broker(proof: Proof | None) -> PrivateBroker | Fleet:
+    """The demo's broker, or one that an operator sets up; each must let the same through."""
+    users = {**SUBJECTS, WATCHER: Role.OPERATOR}
+    return PrivateBroker(users) if proof is None else Fleet(users, proof)
+
+
+KINDS = {"demo": None, **{proof.value: proof for proof in Proof}}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def guarded(request) -> Iterator[PrivateBroker | Fleet]:
+    with a_broker(KINDS[request.param]) as running:
         yield running
 
 
-def join(broker: PrivateBroker, name: str, **options) -> Connection:
-    address = BrokerAddress(broker.host, broker.port, name, broker.credentials[name], name)
-    connection = Connection(address, **options)
+def address_at(broker: PrivateBroker | Fleet, name: str, client_id: str | None = None) -> BrokerAddress:
+    if isinstance(broker, Fleet):
+        return broker.address(name, client_id=client_id)
+    return BrokerAddress(broker.host, broker.port, name, broker.credentials[name], client_id or name)
+
+
+def join(broker: PrivateBroker | Fleet, name: str, *, client_id: str | None = None) -> Connection:
+    connection = Connection(address_at(broker, name, client_id))
     connection.start()
     assert connection.wait_connected(DEADLINE_S), connection.last_error
     return connection
@@ -155,18 +171,16 @@ def test_a_worker_hears_only_what_is_sent_to_it(written, read):
     assert not any("worker-2" in topic for topic in written["worker-1"])
 
 
-def test_another_user_cannot_take_over_a_connection_by_its_client_id(connect, broker):
-    first = connect("agent-1")
-    inbox = connect("operator-1").subscribe([(TOPICS.agent_metrics("agent-1"), 0)])
-    thief = Connection(
-        BrokerAddress(broker.host, broker.port, "agent-2", broker.credentials["agent-2"], client_id="agent-1")
-    )
-    thief.start()
-    assert thief.wait_connected(DEADLINE_S)
-    thief.publish(TOPICS.agent_metrics("agent-1"), b"forged", qos=1)
-    thief.stop(Publication(TOPICS.agent_metrics("agent-2"), b"so that the first was looked at"))
-    first.publish(TOPICS.agent_metrics("agent-1"), b"genuine")
-    message = inbox.get(DEADLINE_S)
-    assert message is not None
-    assert message.payload == b"genuine"
-    assert broker.log.count("already connected, closing old connection") == 0
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_user_cannot_take_over_a_connection_by_its_client_id(kind):
+    with a_broker(KINDS[kind]) as broker:
+        first, watcher = join(broker, "agent-1"), join(broker, WATCHER)
+        inbox = listen(watcher, TOPICS.agent_metrics("agent-1"))
+        thief = join(broker, "agent-2", client_id="agent-1")
+        thief.publish(TOPICS.agent_metrics("agent-1"), b"forged", qos=1)
+        thief.stop(Publication(TOPICS.agent_metrics("agent-2"), b"so that the first was looked at"))
+        first.publish(TOPICS.agent_metrics("agent-1"), b"genuine")
+        assert payloads(inbox, 1) == [b"genuine"]
+        assert "already connected, closing old connection" not in broker.log
+        first.stop()
+        watcher.stop()
