@@ -126,6 +126,7 @@ def write_broker(plan: BrokerPlan) -> Path:
 
     Raises ConfigurationError where `mosquitto_passwd` is missing or the folder cannot be written.
     """
+    assert all(user.password is not None for user in plan.users), "certificates: see provision"
     tool = find_program("mosquitto_passwd")
     try:
         if not plan.folder.exists():

@@ -42,12 +42,12 @@ class PrivateBroker:
     """A running Mosquitto, as a context manager. Start it in the main thread: it dies with its thread."""
 
     def __init__(self, users: Mapping[str, Role], *, root: str = DEFAULT_ROOT) -> None:
-        self._users = tuple(BrokerUser(name, role, generate_password()) for name, role in users.items())
+        self.credentials = {name: generate_password() for name in users}
+        self._users = tuple(BrokerUser(name, role, self.credentials[name]) for name, role in users.items())
         self._root = root
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._port: int | None = None
-        self.credentials = {user.name: user.password for user in self._users}
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="hunch-broker-"))
