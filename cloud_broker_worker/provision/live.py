@@ -53,11 +53,18 @@ def running_process(plan: BrokerPlan) -> int | None:
     """The broker's process; None where its number is stale or was given to another program since."""
     with contextlib.suppress(OSError, ValueError):
         process = int(plan.pid_file.read_text(encoding="ascii"))
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-        names = {Path(os.fsdecode(word)).name for word in words if word}
-        if "mosquitto" in names and plan.config_file.name in names:
+        line = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        words = [Path(os.fsdecode(word)) for word in line if word]
+        if any(word.name == "mosquitto" for word in words) and any(_names(w, plan) for w in words):
             return process
     return None
+
+
+def _names(word: Path, plan: BrokerPlan) -> bool:
+    """Whether a word of a command line is this broker's configuration, as far as a relative path tells."""
+    if word.is_absolute():
+        return word == plan.config_file.absolute()
+    return word.name == plan.config_file.name
 
 
 def wait_until_refused(plan: BrokerPlan, revoked: Credentials) -> None:
