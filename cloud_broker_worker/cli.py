@@ -43,7 +43,7 @@ def broker(argv: list[str]) -> None:
         if (error.name or "").partition(".")[0] != "cryptography":
             raise
         raise ConfigurationError(
-            "setting up a broker needs the package cryptography; install it: pip install 'hunch[broker]'"
+            "setting up a broker needs the package cryptography; install it: pip install cryptography"
         ) from error
     prog = f"{PROG} broker"
     run_command(prog, "Sets up a Mosquitto with TLS, and says who is let in.", commands(prog), argv)
