@@ -21,6 +21,14 @@ class Arrival:
     frame: Open | Draft
     at_s: float
 
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it makes the target model evaluate, at most."""
+        if isinstance(self.frame, Open):
+            return len(self.frame.prompt_ids)
+        # The last token known to the worker, the run, and the token in doubt.
+        return len(self.frame.run_ids) + 2
+
     def has_expired(self, now_s: float) -> bool:
         """Whether its agent has stopped waiting: it will send the same tokens again in a newer draft."""
         doubt = self.frame.doubt if isinstance(self.frame, Draft) else None
@@ -55,7 +63,9 @@ class Scheduler:
         busy: set[Session] = set()
         held: set[tuple[str, int]] = set()  # what comes later for these must wait too, or it would overtake
         num_tokens = 0
-        while self._waiting and num_tokens < self._max_tokens:
+        while self._waiting:
+            if batch.work and num_tokens + self._waiting[0].num_tokens > self._max_tokens:
+                break
             arrival = self._waiting.popleft()
             name = (arrival.agent, arrival.frame.session)
             admission = None if name in held else self._admit(arrival, busy, now_s)

@@ -142,7 +142,11 @@ class SessionTable:
         session.floor = draft.epoch + (verdict.outcome is Outcome.RECOVERED)
         session.last_verdict = verdict
         if draft.final:
-            self._sessions.pop((session.agent, session.number), None)
+            self.drop(session)
+
+    def drop(self, session: Session) -> None:
+        """Forget a session that cannot go on."""
+        self._sessions.pop((session.agent, session.number), None)
 
     def drop_agent(self, agent: str) -> int:
         """Forget all sessions of an agent that has gone; returns how many."""

@@ -46,7 +46,7 @@ def judge(
 
     `logits` is `[num_rows(draft), shared vocab]`: row i is the target's view before token i of the draft, the
     last one after the token in doubt. `uniforms` are three numbers in [0, 1): to accept, to recover, for the
-    bonus token.
+    bonus token. Raises ModelError where the logits are no numbers.
     """
     betas = [
         rejection_probability(distribution(row, sampling)[token_id], weight / WEIGHT_SUM)
@@ -65,7 +65,7 @@ def judge(
 
 def rejection_probability(p: float, q_hat: float) -> float:
     """`beta` = 1 - min(1, p[d] / q_hat[d])."""
-    return max(0.0, 1.0 - float(p) / q_hat)
+    return max(1.0 - float(p) / q_hat, 0.0)
 
 
 def recover(p: Probabilities, doubt: Doubt, uniform: float) -> int:

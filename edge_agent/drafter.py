@@ -6,6 +6,7 @@ import numpy as np
 
 from runtime.llama import Context, Span
 from runtime.sampling import Logits
+from schemas.errors import ModelError
 
 
 class Drafter:
@@ -37,8 +38,17 @@ class Drafter:
         return self.advance(ids[len(self._ids) :])
 
     def advance(self, ids: list[int]) -> Logits:
-        """Evaluate the next tokens (at least one); returns the logits after the last, `[vocab]`."""
-        (rows,) = self._context.decode([Span(0, len(self._ids), ids, num_logits=1)])
+        """Evaluate the next tokens (at least one); returns the logits after the last, `[vocab]`.
+
+        Raises ModelError where llama.cpp fails; everything is then forgotten, and the next answer starts anew.
+        """
+        try:
+            (rows,) = self._context.decode([Span(0, len(self._ids), ids, num_logits=1)])
+        except ModelError:
+            # Some of the tokens may be in the cache, and a gap or an overlap would fail for ever.
+            self._context.truncate(0, 0)
+            self._ids = []
+            raise
         self._ids += ids
         return np.asarray(rows[0])
 

@@ -15,7 +15,11 @@ from enum import Enum
 
 from schemas.audit import decode_betas
 from schemas.distribution import WEIGHT_SUM, DraftToken
-from schemas.frames import Doubt, Draft, Outcome, Verdict
+from schemas.frames import MAX_RUN, Doubt, Draft, Outcome, Verdict
+
+# A session opened anew brings at most this many tokens as a run: half of what a draft may hold, for the answer
+# grows before the draft is sent. Only a long outage leaves more; what is older than that stays unaudited.
+_MAX_REOPENED = MAX_RUN // 2
 
 
 class Origin(Enum):
@@ -70,7 +74,7 @@ class Ledger:
         self.num_prompt = len(prompt_ids)
         self.session = 0
         self.epoch = 0
-        self.known = 0
+        self.known = self.num_prompt
         self._under_way: dict[tuple[int, int], Draft] = {}
 
     @property
@@ -85,11 +89,12 @@ class Ledger:
 
     def open(self, session: int) -> list[int]:
         """Start a session: the ids to tell the worker at once. Later ones follow as runs, for their audit."""
-        positions = [position for _, position in self._under_way]
-        known = min([self.known, *positions]) if self.known else self.num_prompt
-        self.session, self.epoch, self.known = session, 0, known
+        unsettled = min([self.known, *(draft.position for draft in self._under_way.values())])
+        # A bonus token that the answer had no room for is known to the old worker alone: hence the outer min.
+        self.known = min(len(self.ids), max(unsettled, len(self.ids) - _MAX_REOPENED))
+        self.session, self.epoch = session, 0
         self._under_way.clear()
-        return self.ids[:known]
+        return self.ids[: self.known]
 
     def commit(
         self,
@@ -127,6 +132,7 @@ class Ledger:
         if in_time:
             self.known = draft.end + (verdict.outcome is Outcome.ACCEPTED and verdict.token_id is not None)
             self.epoch += verdict.outcome is Outcome.RECOVERED
+        self._forget_covered_by(draft)
         return Settled(draft, verdict, in_time=in_time, audited=self._enter_betas(draft, verdict))
 
     def miss(self) -> None:
@@ -134,11 +140,16 @@ class Ledger:
         self.epoch += 1
 
     def resync(self, known: int) -> bool:
-        """The worker knows less than it was taken to. False: not even the prompt, so open a session anew."""
+        """The worker knows less than it was taken to. False: not even the prompt, so open a session anew.
+
+        That one starts with all that is settled, whatever this worker has forgotten.
+        """
         self.epoch += 1
+        if known < self.num_prompt:
+            return False
         self.known = min(known, self.known)
         self._under_way = {name: draft for name, draft in self._under_way.items() if draft.end <= known}
-        return known >= self.num_prompt
+        return True
 
     def _send(self, doubt: Doubt | None, *, final: bool) -> Draft:
         run = self.records[self.known - self.num_prompt :]
@@ -147,6 +158,14 @@ class Ledger:
         draft = Draft(self.session, self.epoch, self.known, ids, weights, doubt, final)
         self._under_way[draft.epoch, draft.position] = draft
         return draft
+
+    def _forget_covered_by(self, settled: Draft) -> None:
+        """Wait no more for missed drafts whose tokens came again in the run of one that is settled now."""
+        self._under_way = {
+            name: draft
+            for name, draft in self._under_way.items()
+            if draft.epoch >= settled.epoch or draft.position < settled.position or draft.end > settled.end
+        }
 
     def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
         """Give the run's tokens their betas, each once. A token in doubt has none until it is committed."""

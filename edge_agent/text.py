@@ -27,11 +27,13 @@ class TextAssembler:
         self._stop = tuple(text for text in stop if text)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: list[Piece] = []
+        self._last_origin = Origin.SKIPPED
 
     def add(self, token_bytes: bytes, origin: Origin) -> list[Piece]:
         """The pieces that the token lets stand, in order; nothing once stopped."""
         if self.stopped:
             return []
+        self._last_origin = origin
         text = self._decoder.decode(token_bytes)
         if text:
             self._held.append(Piece(text, origin))
@@ -48,7 +50,7 @@ class TextAssembler:
             return []
         rest = self._decoder.decode(b"", final=True)
         if rest:
-            self._held.append(Piece(rest, self._held[-1].origin if self._held else Origin.SKIPPED))
+            self._held.append(Piece(rest, self._last_origin))
         return self._release(sum(len(piece.text) for piece in self._held))
 
     def _could_become_stop(self, held: str) -> int:

@@ -69,7 +69,8 @@ class TemperaturePerturbation:
         """softmax(logits / theta_m)[token_id] for all m, `[20]`, for two passes over the vocabulary, not 20.
 
         With g = exp((z - max z) / 4), the sum at inverse temperature n/4 is that of g^n, a dot product of
-        powers of g. The mean is within 1e-4 of twenty softmaxes on logits like a model's, 3e-4 on far wider ones.
+        powers of g. On the logits of the demo's models the mean of all m is within 6e-4 of twenty softmaxes, and
+        5e-5 off on average; on made-up ones with heavy tails within 5e-3.
         """
         if self._scratch.shape[1] != len(logits):
             self._scratch = np.empty((3, len(logits)), np.float32)

@@ -90,7 +90,8 @@ class WorkerDirectory:
     def _score(self, name: str, status: WorkerStatus) -> float:
         """Weighted rendezvous score: weight / -ln(uniform hash)."""
         digest = hashlib.blake2b(f"{self._agent}\0{name}".encode(), digest_size=8).digest()
-        uniform = (int.from_bytes(digest) + 1) / (2**64 + 1)
+        # The 52 bits in the middle of their interval: neither 0 nor 1 can come out, of which the logarithm fails.
+        uniform = ((int.from_bytes(digest) >> 12) + 0.5) / 2**52
         # A full worker can still be asked, it evicts its longest idle session: a last resort.
         weight = max(status.max_sessions - status.sessions, 1e-3)
         return weight / -math.log(uniform)

@@ -34,9 +34,12 @@ def dispatch(prog: str, summary: str, commands: dict[str, Command], argv: list[s
         print(f"{prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     except BrokenPipeError:
-        # The reader of our output has left; Python would complain when it flushes the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # its reader has left
         return 1
+    except OSError as error:  # a full disk, a file that must not be read
+        _discard_output()
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0
@@ -56,6 +59,11 @@ def run_command(prog: str, summary: str, commands: dict[str, Command], words: li
     if command is None:
         raise ConfigurationError(f"there is no command {words[0]!r}; choose from {', '.join(commands)}")
     command.run(words[1:])
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere: Python would complain when it flushes the rest at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_up_logging(level: str) -> None:

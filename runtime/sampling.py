@@ -5,10 +5,13 @@ All functions are pure and take one row, `[vocab] float32`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from schemas.distribution import Probabilities
+from schemas.errors import ModelError
 from schemas.sampling import SamplingParameters
 
 Logits = npt.NDArray[np.float32]  # [vocab]
@@ -20,8 +23,14 @@ _CANDIDATE_FLOORS = (1e-3, 1e-6, 0.0)
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
-    """softmax(logits / temperature), `[vocab] float32`; temperature > 0."""
-    scaled = np.subtract(logits, logits.max())
+    """softmax(logits / temperature), `[vocab] float32`; temperature > 0.
+
+    Raises ModelError where the logits are no numbers; single tokens may be impossible (-inf).
+    """
+    best = logits.max()
+    if not math.isfinite(best):
+        raise ModelError(f"the model's best logit is {best}: its file is broken, or its arithmetic overflows")
+    scaled = np.subtract(logits, best)
     if temperature != 1.0:
         scaled *= np.float32(1.0 / temperature)
     np.exp(scaled, out=scaled)

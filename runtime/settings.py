@@ -73,7 +73,9 @@ class BrokerSettings(FileSettings):
     )
     name: str = Field(default_factory=default_name, description="name in topics; letters, digits, . _ -")
     broker: str = Field(
-        "mqtt://127.0.0.1:1883", description="MQTT 5 broker, mqtt:// or mqtts:// (TLS), with user and port"
+        "mqtt://127.0.0.1:1883",
+        description="MQTT 5 broker, mqtt:// or mqtts:// (TLS), with user and port",
+        repr=False,  # it may hold a password
     )
     username: str | None = Field(None, description="broker user; by default the one in the broker's address")
     password: str | None = Field(
@@ -89,8 +91,8 @@ class BrokerSettings(FileSettings):
     @classmethod
     def _credentials_fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Credentials give what no other source gives, but for the name: the broker knows only theirs."""
-        if given.get("credentials") is None:
-            return given
+        if not isinstance(given.get("credentials"), str | Path):
+            return given  # none, or what the field's own check will refuse
         file = Path(given["credentials"])
         found = _as_value_error(lambda path: read_credentials(path).settings(path), file)
         if given.get("name", found["name"]) != found["name"]:
@@ -163,18 +165,23 @@ def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Pa
             cli_implicit_flags=True,
             cli_hide_none_type=True,
             cli_avoid_json=True,
+            cli_exit_on_error=False,
         )
         settings: AnySettings = Configured(_cli_settings_source=flags)
     except ValidationError as error:
         raise ConfigurationError(_explain(error, prefix, path)) from None
-    except (SettingsError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path or prog}: {error}") from None
+    except SettingsError as error:
+        raise ConfigurationError(_explain_source(error, prefix)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {path}: {error.strerror}") from None
     return settings
 
 
 def _config_file(argv: list[str], prefix: str, default_file: Path) -> Path | None:
     """--config, then the environment, then the default file if there is one."""
-    given = os.environ.get(f"{prefix}CONFIG")
+    given = os.environ.get(f"{prefix}CONFIG") or None
     for index, word in enumerate(argv):
         if word == "--config" and index + 1 < len(argv):
             given = argv[index + 1]
@@ -190,8 +197,9 @@ def _config_file(argv: list[str], prefix: str, default_file: Path) -> Path | Non
 def _explain(error: ValidationError, prefix: str, path: Path | None) -> str:
     """The first problem in one line: where it stands under all three names, and what would be right."""
     problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    flag = f"--{field.replace('_', '-')}"
+    # Of a list the whole, not the entry at fault; a fault of several settings together has no place.
+    field = str(problem["loc"][0]) if problem["loc"] else ""
+    flag = f"--{field.replace('_', '-')}" if len(field) > 1 else f"-{field}"
     count = len(error.errors())
     more = f" (and {count - 1} more)" if count > 1 else ""
     if problem["type"] == "missing":
@@ -199,9 +207,17 @@ def _explain(error: ValidationError, prefix: str, path: Path | None) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{path or 'settings'}: there is no setting named {field!r}; --help lists all{more}"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if not field:  # a fault of several settings together
+    if not field:
         return f"{message}{more}"
     return f"{flag} ({prefix}{field.upper()}): {message}{more}"
+
+
+def _explain_source(error: SettingsError, prefix: str) -> str:
+    """A flag that does not exist or lacks its value; a variable that cannot be read."""
+    variable = re.search(r'value for field "(\w+)" from source "EnvSettingsSource"', str(error))
+    if variable:
+        return f'{prefix}{variable[1].upper()}: a list is written as JSON, such as ["one", "two"]'
+    return f"{str(error).removeprefix('error parsing CLI: ')}; --help lists all settings"
 
 
 def _as_value_error(check: Callable[[_Value], _Result], value: _Value) -> _Result:
@@ -211,6 +227,12 @@ def _as_value_error(check: Callable[[_Value], _Result], value: _Value) -> _Resul
         raise ValueError(str(error)) from error
 
 
+def _without_user(broker: str) -> str:
+    """The address fit for a log: a password may stand before the @, however wrongly it is written."""
+    before, at, host = broker.rpartition("@")
+    return f"{before[: before.find('://') + 3] if '://' in before else ''}…@{host}" if at else broker
+
+
 def _with_scheme(broker: str) -> str:
     return broker if "://" in broker else f"mqtt://{broker}"
 
@@ -218,11 +240,13 @@ def _with_scheme(broker: str) -> str:
 def _check_url(broker: str) -> str:
     try:
         url = urlsplit(_with_scheme(broker))
-        port_is_bad = url.port == 0
-    except ValueError as error:
-        raise ConfigurationError(f"{broker!r} is not a broker address: {error}") from error
-    if url.scheme not in {"mqtt", "mqtts"} or not url.hostname or port_is_bad or url.path not in {"", "/"}:
+        fits = url.scheme in {"mqtt", "mqtts"} and bool(url.hostname) and url.port != 0
+        fits = fits and url.path in {"", "/"} and not (url.query or url.fragment)
+    except ValueError:  # brackets or a port that cannot be; its text may quote a part of a password
+        fits = False
+    if not fits:
         raise ConfigurationError(
-            f"{broker!r} is not a broker address; write mqtt://user@host:1883 or mqtts://…"
+            f"{_without_user(broker)!r} is not a broker address; write mqtt://user@host:1883 or mqtts://…"
+            + (" (in a password, / # ? and @ as %2F %23 %3F and %40)" if "@" in broker else "")
         )
     return broker

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from edge_agent.ledger import Ledger, Origin
+from schemas import codec
 from schemas.audit import encode_betas
+from schemas.compression import BodyCodec
 from schemas.distribution import DraftToken, one_hot, quantise
-from schemas.frames import Doubt, Draft, Outcome, Verdict
+from schemas.frames import MAX_RUN, Doubt, Draft, Outcome, Verdict
 
 PROMPT = [10, 11, 12, 13, 14]
 
@@ -96,9 +98,9 @@ def test_a_beta_is_entered_once_however_often_it_comes():
     ledger.miss()
     second = ledger.ask(doubt())
     assert ledger.settle(answer(second, Outcome.ACCEPTED, 9, betas=[0.5, 0.0])) is not None
-    late = ledger.settle(answer(first, Outcome.ACCEPTED, 9, betas=[1.0, 0.0]))
-    assert late is not None
-    assert late.audited == []
+    # The second draft covered the first one, so that is no longer waited for.
+    assert ledger.settle(answer(first, Outcome.ACCEPTED, 9, betas=[1.0, 0.0])) is None
+    assert not ledger.awaits_audit
     assert ledger.records[0].beta == pytest.approx(0.5, abs=0.01)
 
 
@@ -168,3 +170,114 @@ def test_quantised_weights_travel_as_they_were_drawn():
     draft = opened().ask(Doubt(q_hat, 1, 1000))
     assert draft.doubt is not None
     assert (draft.doubt.token_id, draft.doubt.weight) == (9, 102)
+
+
+def test_a_late_verdict_that_comes_first_keeps_its_betas_when_the_next_one_brings_them_again():
+    ledger = opened()
+    skip(ledger, 5)
+    first = ledger.ask(doubt())
+    ledger.miss()
+    ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    second = ledger.ask(doubt())
+    assert ledger.settle(answer(first, Outcome.ACCEPTED, 9, betas=[0.25, 0.0])) is not None
+    settled = ledger.settle(answer(second, Outcome.ACCEPTED, 9, betas=[1.0, 0.0, 0.0]))
+    assert settled is not None
+    assert settled.audited == []
+    assert ledger.records[0].beta == pytest.approx(0.25, abs=0.005)
+
+
+def test_a_missed_draft_is_waited_for_no_more_once_a_later_one_has_settled_its_tokens():
+    ledger = opened()
+    skip(ledger, 5)
+    ledger.ask(doubt())
+    ledger.miss()
+    ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    second = ledger.ask(doubt())
+    assert ledger.settle(answer(second, Outcome.ACCEPTED, 9)) is not None
+    assert not ledger.awaits_audit
+    ledger.commit(7, Origin.ACCEPTED)
+    ledger.commit(9, Origin.BONUS)
+    assert ledger.open(4) == [*PROMPT, 5, 7, 7, 9]
+
+
+def test_a_settled_draft_leaves_those_under_way_that_it_does_not_cover():
+    ledger = opened()
+    skip(ledger, 5)
+    ledger.audit(final=False)  # position 5, never answered
+    skip(ledger, 6)
+    asked = ledger.ask(doubt())  # position 6
+    assert ledger.settle(answer(asked, Outcome.RECOVERED, 8)) is not None
+    assert ledger.awaits_audit
+
+
+def test_a_worker_that_has_forgotten_the_session_costs_no_second_audit_of_what_is_settled():
+    ledger = opened()
+    for token_id in range(40):
+        skip(ledger, token_id)
+    audit = ledger.audit(final=False)
+    assert ledger.settle(answer(audit, Outcome.AUDITED)) is not None
+    skip(ledger, 41)
+    ledger.ask(doubt())
+    assert not ledger.resync(0)
+    assert ledger.open(4) == [*PROMPT, *range(40)]
+    assert ledger.ask(doubt()).run_ids == (41,)
+
+
+def test_a_worker_that_forgot_the_session_while_an_audit_was_under_way_gets_that_run_again():
+    ledger = opened()
+    for token_id in range(40):
+        skip(ledger, token_id)
+    ledger.audit(final=False)  # lost with the session
+    skip(ledger, 41)
+    ledger.ask(doubt())
+    assert not ledger.resync(0)
+    assert ledger.open(4) == PROMPT
+    assert ledger.ask(doubt()).run_ids == (*range(40), 41)
+
+
+@pytest.mark.parametrize("known", range(5))
+def test_whatever_a_worker_claims_to_know_a_new_session_starts_with_the_whole_prompt(known):
+    ledger = opened()
+    for token_id in range(20, 30):
+        skip(ledger, token_id)
+    assert not ledger.resync(known)
+    assert ledger.open(4) == PROMPT
+    assert ledger.ask(doubt()).run_ids == tuple(range(20, 30))
+
+
+def test_a_resync_beyond_what_was_sent_is_believed_only_as_far_as_that():
+    ledger = opened()
+    skip(ledger, 5)
+    assert ledger.resync(100)
+    assert ledger.ask(doubt()).position == 5
+
+
+def test_after_an_outage_a_session_is_opened_with_a_run_that_a_draft_can_hold():
+    ledger = opened()
+    for _ in range(3 * MAX_RUN):
+        skip(ledger, 5)
+    prompt = ledger.open(4)
+    draft = ledger.ask(doubt())
+    assert len(prompt) == draft.position
+    assert len(prompt) + len(draft.run_ids) == len(ledger.ids)
+    assert len(draft.run_ids) <= MAX_RUN // 2
+    sent = codec.encode_draft(draft, BodyCodec())
+    assert codec.decode_draft(sent, BodyCodec()).run_ids == draft.run_ids
+
+
+def test_a_bonus_token_that_the_answer_has_no_room_for_is_in_no_new_session():
+    ledger = opened()
+    draft = ledger.ask(doubt())
+    ledger.settle(answer(draft, Outcome.ACCEPTED, token_id=9))
+    ledger.commit(7, Origin.ACCEPTED)  # the last one, so the bonus token is let go
+    assert ledger.known == len(ledger.ids) + 1
+    assert ledger.audit(final=True).run_ids == ()
+    assert ledger.open(4) == [*PROMPT, 7]
+    assert ledger.audit(final=True).position == 6
+
+
+def test_books_that_were_never_opened_know_of_no_more_than_the_prompt():
+    ledger = Ledger(PROMPT)
+    assert ledger.num_pending == 0
+    skip(ledger, 5)
+    assert ledger.num_pending == 1

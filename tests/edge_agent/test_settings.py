@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
 from edge_agent.settings import AgentSettings, GenerateSettings, Mode
+from runtime.command_line import Command, dispatch
 from runtime.settings import load
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, LinkError
 
 
 @pytest.fixture
 def loaded(tmp_path, monkeypatch):
     """Load settings from flags, with an environment and a file of their own."""
-    for name in ("CONFIG", "MODEL", "RISK"):
-        monkeypatch.delenv(f"HUNCH_AGENT_{name}", raising=False)
+    for name in [name for name in os.environ if name.startswith("HUNCH_AGENT_")]:
+        monkeypatch.delenv(name)
 
     def load_them(*flags, toml="", environment=(), cls=AgentSettings):
         path = tmp_path / "agent.toml"
         path.write_text(toml)
-        for name, value in dict(environment).items():
-            monkeypatch.setenv(name, value)
-        return load(cls, list(flags), prog="edge-agent", default_file=path)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in dict(environment).items():
+                patch.setenv(name, value)
+            return load(cls, list(flags), prog="edge-agent", default_file=path)
 
     return load_them
 
@@ -89,9 +97,162 @@ def test_help_names_every_setting(loaded, capsys):
     assert left.value.code == 0
     text = capsys.readouterr().out
     for name in GenerateSettings.model_fields:
-        assert (f"--{name.replace('_', '-')}" in text) or (name == "prompt" and "PROMPT" in text), name
+        flag = {"prompt": "PROMPT", "k": "-k"}.get(name, f"--{name.replace('_', '-')}")
+        assert re.search(rf"^  {flag}\b", text, re.MULTILINE), name
 
 
 def test_a_password_shows_neither_in_settings_nor_in_addresses(loaded):
     settings = loaded("--model", "m", "--username", "pi", "--password", "hush")
     assert "hush" not in repr(settings) + repr(settings.broker_address()) + str(settings.broker_address())
+
+
+@pytest.mark.parametrize(
+    ("flags", "toml", "environment", "line"),
+    [
+        (["--riks", "1"], "", {}, "unrecognized arguments: --riks 1; --help lists all settings"),
+        (["--risk"], "", {}, "argument --risk: expected one argument; --help lists all settings"),
+        (["--thres", "1"], "", {}, "unrecognized arguments: --thres 1"),
+        (["-k", "0"], "", {}, "-k (HUNCH_AGENT_K): "),
+        ([], "stop = ['']", {}, "--stop (HUNCH_AGENT_STOP): "),
+        ([], "stop = 'END'", {}, "--stop (HUNCH_AGENT_STOP): "),
+        ([], "risk = [1]", {}, "--risk (HUNCH_AGENT_RISK): "),
+        ([], "[model]\nfile = 1", {}, "--model (HUNCH_AGENT_MODEL): "),
+        ([], "[broker_settings]\nfile = 1", {}, "there is no setting named 'broker_settings'"),
+        ([], "risk = 9\nseed = -1", {}, "(and 1 more)"),
+        ([], "credentials = 5", {}, "--credentials (HUNCH_AGENT_CREDENTIALS): "),
+        ([], "", {"STOP": "a,b"}, "HUNCH_AGENT_STOP: a list is written as JSON, such as "),
+        ([], "", {"RISK": "much"}, "--risk (HUNCH_AGENT_RISK): "),
+        ([], "", {"CONFIG": "nowhere.toml"}, "configuration file nowhere.toml does not exist"),
+    ],
+)
+def test_whichever_way_a_wrong_setting_comes_in_the_line_names_that_way(
+    loaded, flags, toml, environment, line
+):
+    named = {f"HUNCH_AGENT_{name}": value for name, value in environment.items()}
+    with pytest.raises(ConfigurationError) as wrong:
+        loaded("--model", "m", *flags, toml=toml, environment=named)
+    assert line in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_missing_prompt_is_said_in_one_line(loaded):
+    with pytest.raises(ConfigurationError, match="required: PROMPT; --help lists all settings"):
+        loaded("--model", "m", cls=GenerateSettings)
+
+
+def test_a_file_that_is_no_text_is_said_in_one_line(loaded, tmp_path):
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"risk = \xff")
+    with pytest.raises(ConfigurationError, match=r"binary\.toml is no TOML: "):
+        loaded("--model", "m", "--config", str(binary))
+
+
+def test_a_file_that_must_not_be_read_is_said_in_one_line(loaded, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tomllib.load", refuse)
+    with pytest.raises(ConfigurationError, match=r"configuration file .*agent\.toml: Permission denied"):
+        loaded("--model", "m")
+
+
+def test_a_variable_without_a_value_is_as_if_it_were_not_there(loaded):
+    settings = loaded("--model", "m", environment={"HUNCH_AGENT_CONFIG": "", "HUNCH_AGENT_RISK": ""})
+    assert settings.risk == 0.02
+
+
+@pytest.mark.parametrize("name", ["risk", "seed", "k", "mode", "stop", "model", "log_level"])
+def test_each_source_alone_can_set_each_kind_of_setting(loaded, name):
+    values = {
+        "risk": 0.5,
+        "seed": 7,
+        "k": 3,
+        "mode": "edge",
+        "stop": ["a"],
+        "model": "m",
+        "log_level": "info",
+    }
+    value = values[name]
+    flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
+    word = value[0] if isinstance(value, list) else str(value)
+    model = () if name == "model" else ("--model", "m")
+    ways = [
+        loaded(*model, flag, word),
+        loaded(*model, toml=f"{name} = {json.dumps(value)}"),
+        loaded(
+            *model, environment={f"HUNCH_AGENT_{name.upper()}": f'["{word}"]' if name == "stop" else word}
+        ),
+    ]
+    dumped = [settings.model_dump(mode="json")[name] for settings in ways]
+    assert dumped == [value] * 3
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "http://pi:hush@broker.lan",
+        "mqtt://pi:hu#sh@broker.lan",
+        "mqtt://pi:hu/sh@broker.lan",
+        "mqtt://pi:hu?sh@broker.lan",
+        "pi:hush@broker.lan:99999",
+        "mqtt://pi:hush@[::1",
+    ],
+)
+def test_no_password_comes_back_in_what_is_said_of_a_wrong_address(loaded, broker):
+    with pytest.raises(ConfigurationError) as wrong:
+        loaded("--model", "m", "--broker", broker)
+    assert "hu" not in str(wrong.value).replace("HUNCH", "").replace("%23 %3F", "")
+    assert "is not a broker address" in str(wrong.value)
+
+
+def test_a_password_in_the_brokers_address_shows_nowhere_either(loaded):
+    settings = loaded("--model", "m", "--broker", "mqtt://pi:hush@broker.lan")
+    assert settings.broker_address().password == "hush"
+    assert "hush" not in repr(settings) + str(settings) + repr(settings.broker_address())
+
+
+@pytest.mark.parametrize("query", ["?tls=off", "#part", "/path"])
+def test_nothing_in_an_address_is_passed_over_in_silence(loaded, query):
+    with pytest.raises(ConfigurationError, match="is not a broker address"):
+        loaded("--model", "m", "--broker", f"mqtt://broker.lan{query}")
+
+
+# ------------------------------------------------------------------------------------------ exit codes
+
+
+def fails_with(error):
+    def command(_argv):
+        raise error
+
+    return {"fail": Command("fail", command)}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("wrong"), 2),
+        (LinkError("no broker"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_kind_of_fault_has_its_exit_code_and_no_traceback(error, code, capsys):
+    assert dispatch("edge-agent", "about", fails_with(error), ["fail"]) == code
+    assert capsys.readouterr().err == (f"edge-agent: {error}\n" if str(error) else "")
+
+
+def test_a_command_that_does_not_exist_is_named_beside_those_that_do(capsys):
+    assert dispatch("edge-agent", "about", fails_with(None), ["faill"]) == 2
+    assert capsys.readouterr().err == "edge-agent: there is no command 'faill'; choose from fail\n"
+
+
+def test_a_full_disk_is_one_line_and_exit_code_2():
+    program = (
+        "import sys; from runtime.command_line import *;"
+        "sys.exit(dispatch('edge-agent', '', {'run': Command('', lambda _: print('text'))}, ['run']))"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "edge-agent: [Errno 28] No space left on device\n"

@@ -66,6 +66,58 @@ def test_every_piece_keeps_the_origin_of_the_token_that_completed_it():
     ]
 
 
+def test_overlapping_stop_strings_hold_back_the_longest_beginning_of_any():
+    shown, assembler = assemble([b"xab", b"d", b"abc"], stop=("abc", "bd"))
+    assert shown == ["x", "a", ""]
+    assert assembler.stopped
+    assert end(assembler) == ""
+
+
+def test_a_stop_string_that_begins_another_ends_the_answer_where_both_begin():
+    for stop in (("ab", "abc"), ("abc", "ab")):
+        shown, assembler = assemble([b"-a", b"b", b"c"], stop)
+        assert "".join(shown) == "-"
+        assert assembler.stopped
+
+
+def test_a_stop_string_that_overlaps_itself_is_found_where_it_is_whole():
+    shown, assembler = assemble([b"aab", b"aab", b"aac"], stop=("aabaac",))
+    assert "".join(shown) + end(assembler) == "aab"
+    assert assembler.stopped
+
+
+def test_a_stop_string_may_begin_inside_the_token_that_completes_a_character():
+    shown, _ = assemble(["€".encode()[:2], "€".encode()[2:] + b"S", b"T"], stop=("€ST",))
+    assert shown == ["", "", ""]
+
+
+def test_a_token_without_text_changes_nothing():
+    shown, assembler = assemble([b"a#", b"", b"b"], stop=("##",))
+    assert shown == ["a", "", "#b"]
+    assert not assembler.stopped
+
+
+def test_a_cut_character_keeps_the_origin_of_the_token_that_left_it():
+    assembler = TextAssembler()
+    assembler.add(b"a", Origin.SKIPPED)
+    assembler.add("é".encode()[:1], Origin.RECOVERED)
+    assert [(piece.text, piece.origin) for piece in assembler.finish()] == [("\ufffd", Origin.RECOVERED)]
+
+
+def test_an_empty_stop_string_stops_nothing():
+    shown, assembler = assemble([b"a"], stop=("",))
+    assert shown == ["a"]
+    assert not assembler.stopped
+
+
+@given(st.lists(st.binary(max_size=5), max_size=12), st.sampled_from(["", "ab", "aab", "€"]))
+def test_text_that_was_shown_is_never_taken_back(parts, stop):
+    # What any longer answer shows begins with what a shorter one has shown already.
+    shown, _ = assemble(parts, (stop,))
+    for count in range(len(parts)):
+        assert assemble(parts[:count], (stop,))[0] == shown[:count]
+
+
 @given(st.lists(st.binary(max_size=5), max_size=12), st.lists(st.sampled_from(["ab", "ba", "€"]), max_size=2))
 def test_whatever_the_tokens_the_text_is_theirs_up_to_the_first_stop_string(parts, stop):
     shown, assembler = assemble(parts, tuple(stop))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
 
 from edge_agent.prediction import Prediction, predict
 from edge_agent.uncertainty import (
     ESTIMATOR_NAMES,
+    NUM_PERTURBATIONS,
     SampledPerturbation,
     TemperaturePerturbation,
     entropy,
@@ -92,3 +96,78 @@ def test_every_estimator_stays_in_0_to_1_and_is_finite(name, logits):
     prediction = predict(np.array(logits, np.float32), PARAMETERS)
     score = estimator(name, np.random.default_rng(0))(prediction, int(prediction.q.argmax()))
     assert 0 <= score <= 1
+
+
+def test_two_equal_tokens_have_the_perturbation_that_one_computes_by_hand():
+    # Each softmax gives 1/2 at every temperature.
+    prediction = predict(np.array([3, 3], np.float32), PARAMETERS)
+    assert TemperaturePerturbation()(prediction, 0) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_two_tokens_one_logit_apart_are_twenty_logistic_functions():
+    expected = 1 - np.mean([1 / (1 + math.exp(-1 / theta)) for theta in THETAS])
+    prediction = predict(np.array([1, 0], np.float32), PARAMETERS)
+    assert TemperaturePerturbation()(prediction, 0) == pytest.approx(expected, abs=1e-4)
+
+
+def test_temperatures_are_spread_over_the_interval_that_the_paper_names():
+    assert len(THETAS) == NUM_PERTURBATIONS == 20
+    assert THETAS[0] > 0
+    assert THETAS[-1] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("kind", ["heavy tail", "two clusters", "half impossible", "far away"])
+def test_the_closed_form_stays_near_where_logits_are_unlike_a_models(kind):
+    rng = np.random.default_rng(3)
+    size = 50_000
+    logits = {
+        "heavy tail": lambda: rng.exponential(2, size),
+        "two clusters": lambda: np.where(np.arange(size) < 500, -4.5, -12.0) + 4.5 * (np.arange(size) == 3),
+        "half impossible": lambda: np.where(rng.random(size) < 0.5, -np.inf, rng.normal(scale=2, size=size)),
+        "far away": lambda: np.where(np.arange(size) == 3, 0.0, -200.0),
+    }[kind]().astype(np.float32)
+    for token_id in (3, int(logits.argmax())):
+        u = TemperaturePerturbation()(predict(logits, PARAMETERS), token_id)
+        exact = perturbed(logits, token_id) if np.isfinite(logits[token_id]) else np.zeros(20)
+        assert u == pytest.approx(1 - exact.mean(), abs=5e-3)
+
+
+def test_an_impossible_token_is_as_uncertain_as_can_be():
+    prediction = predict(np.array([2, -np.inf, 1], np.float32), PARAMETERS)
+    assert TemperaturePerturbation()(prediction, 1) == 1.0
+    assert improbability(prediction, 1) == 1.0
+
+
+def test_a_certain_token_leaves_no_uncertainty_to_any_estimator():
+    prediction = predict(np.array([-np.inf, 3, -np.inf], np.float32), PARAMETERS)
+    for name in ESTIMATOR_NAMES:
+        assert estimator(name, np.random.default_rng(0))(prediction, 1) == pytest.approx(0, abs=1e-6), name
+
+
+def test_a_uniform_distribution_is_the_most_uncertain_there_is():
+    prediction = predict(np.zeros(1000, np.float32), PARAMETERS)
+    assert entropy(prediction, 0) == pytest.approx(1)
+    assert margin(prediction, 0) == pytest.approx(1)
+    assert improbability(prediction, 0) == pytest.approx(0.999)
+    assert TemperaturePerturbation()(prediction, 0) == pytest.approx(0.999, abs=1e-5)
+
+
+def test_an_estimator_is_not_misled_by_the_vocabulary_it_saw_before():
+    closed_form = TemperaturePerturbation()
+    large, small = (predict(logits_of("plain", size), PARAMETERS) for size in (4096, 50))
+    before = closed_form(small, 3)
+    closed_form(large, 3)
+    assert closed_form(small, 3) == before
+
+
+@pytest.mark.parametrize("name", ESTIMATOR_NAMES)
+@given(logits=arrays(np.float32, st.integers(2, 60), elements=st.floats(-100, 100, width=32)), data=st.data())
+def test_every_estimator_gives_a_number_from_0_to_1_for_every_token(name, logits, data):
+    prediction = predict(logits, PARAMETERS)
+    token_id = data.draw(st.integers(0, len(logits) - 1))
+    assert 0 <= estimator(name, np.random.default_rng(0))(prediction, token_id) <= 1
+
+
+def test_a_name_that_is_no_estimator_is_a_key_error():
+    with pytest.raises(KeyError):
+        estimator("guess", np.random.default_rng(0))

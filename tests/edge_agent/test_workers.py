@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from edge_agent.workers import WorkerDirectory
 from schemas.messages import Presence, VocabularyMark, WorkerStatus
@@ -13,13 +14,13 @@ PADDED = Vocabulary([b"token %d" % i for i in range(100)] + [b"pad"] * 4, np.one
 FOREIGN = Vocabulary([b"other %d" % i for i in range(100)], np.ones(100, np.uint16))
 
 
-def status(vocabulary=VOCABULARY, **fields):
-    mark = vocabulary.fingerprint()
+def status(vocabulary: Vocabulary | None = VOCABULARY, **fields):
+    mark = vocabulary.fingerprint() if vocabulary else None
     known = {
         "state": Presence.ONLINE,
         "boot": 1,
         "model": "large",
-        "vocabulary": VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex()),
+        "vocabulary": mark and VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex()),
         "max_sessions": 10,
     }
     return WorkerStatus(**(known | fields))
@@ -99,3 +100,80 @@ def test_a_worker_with_more_room_gets_more_agents_and_a_full_one_comes_last():
         assert ranked[-1] == "full"
         chosen.append(ranked[0])
     assert 180 < chosen.count("large") < 270
+
+
+def test_a_will_of_the_present_start_counts_and_a_new_start_is_believed_again():
+    workers = directory()
+    workers.update("w", status(boot=2), 0)
+    workers.update("w", status(boot=2, state=Presence.OFFLINE), 1)
+    assert workers.ranked(1) == []
+    workers.update("w", status(boot=1), 2)  # a clock that went backwards
+    assert workers.ranked(2) == ["w"]
+    assert workers.boot("w") == 1
+
+
+def test_a_will_that_is_late_makes_no_worker_fresh_again():
+    workers = directory()
+    workers.update("w", status(boot=2, beat_s=5), 0)
+    workers.update("w", status(boot=1, state=Presence.OFFLINE), 14)
+    assert workers.ranked(15) == ["w"]
+    assert workers.ranked(15.1) == []
+
+
+def test_nobody_has_been_heard_of():
+    workers = directory()
+    assert workers.ranked(0) == []
+    assert workers.boot("w") is None
+    assert workers.status("w") is None
+    assert workers.why_none(0) == "no worker is online"
+
+
+def test_a_worker_without_a_vocabulary_is_not_asked_and_named():
+    workers = directory()
+    workers.update("w", status(vocabulary=None), 0)
+    assert workers.ranked(0) == []
+    assert workers.shared_vocabulary("w") is None
+    assert "w (large, no vocabulary)" in workers.why_none(0)
+
+
+def test_a_vocabulary_that_shares_too_little_is_foreign_even_where_the_tokens_agree():
+    workers = directory()
+    much_larger = Vocabulary([b"token %d" % i for i in range(200)], np.ones(200, np.uint16))
+    workers.update("w", status(much_larger), 0)
+    assert workers.ranked(0) == []
+
+
+def test_the_choice_is_the_same_in_whatever_order_workers_are_heard_of():
+    for number in range(20):
+        rankings = []
+        for names in (["w0", "w1", "w2"], ["w2", "w0", "w1"]):
+            workers = directory(f"agent-{number}")
+            for name in names:
+                workers.update(name, status(), 0)
+            rankings.append(workers.ranked(0))
+        assert rankings[0] == rankings[1]
+
+
+def test_a_new_worker_takes_its_share_and_moves_nobody_between_the_others():
+    moved = 0
+    for number in range(400):
+        workers = directory(f"agent-{number}")
+        for name in ("w0", "w1", "w2"):
+            workers.update(name, status(), 0)
+        before = workers.ranked(0)
+        workers.update("w3", status(), 0)
+        after = workers.ranked(0)
+        assert [name for name in after if name != "w3"] == before
+        moved += after[0] == "w3"
+    assert 60 < moved < 140
+
+
+@pytest.mark.parametrize("digest", [b"\x00" * 8, b"\xff" * 8])
+def test_no_hash_is_too_small_or_too_large_for_a_score(digest, monkeypatch):
+    class FixedHash:
+        def digest(self):
+            return digest
+
+    monkeypatch.setattr("edge_agent.workers.hashlib.blake2b", lambda *_args, **_options: FixedHash())
+    score = WorkerDirectory._score(directory(), "w", status())
+    assert 0 < score < float("inf")

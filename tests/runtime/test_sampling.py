@@ -5,11 +5,11 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis.extra.numpy import arrays
 
-from runtime.sampling import distribution, draw, largest, softmax
-from runtime.seeds import Stream, generator, verdict_uniforms
+from runtime.sampling import distribution, draw, largest, shape, softmax
+from schemas.errors import ModelError
 from schemas.sampling import SamplingParameters
 
 LOGITS = arrays(np.float32, st.integers(1, 60), elements=st.floats(-30, 30, width=32))
@@ -80,15 +80,85 @@ def test_a_draw_lands_where_the_uniform_number_says():
     assert [draw(weights, uniform) for uniform in (0.0, 0.249, 0.251, 1 - 1e-16)] == [1, 1, 3, 3]
 
 
-def test_the_streams_of_a_seed_are_repeatable_and_differ():
-    assert generator(5, Stream.DRAFT).random() == generator(5, Stream.DRAFT).random()
-    assert generator(5, Stream.DRAFT).random() != generator(5, Stream.VERDICT).random()
-    assert verdict_uniforms(5, 9).tolist() == verdict_uniforms(5, 9).tolist()
-    assert not np.isin(verdict_uniforms(5, 9), verdict_uniforms(5, 10)).any()
-    assert verdict_uniforms(2**64 - 1, 2**24 - 1).shape == (3,)
+def test_top_p_keeps_the_token_that_reaches_it_and_no_more():
+    logits = np.log(np.array([0.5, 0.25, 0.125, 0.125])).astype(np.float32)
+    for top_p, kept in [(0.4, 1), (0.6, 2), (0.7499, 2), (0.8, 3), (0.99, 4)]:
+        p = distribution(logits, SamplingParameters(temperature=1, top_p=top_p))
+        assert np.count_nonzero(p) == kept
 
 
-def test_the_verdicts_numbers_are_uniform_over_positions():
-    numbers = np.array([verdict_uniforms(1, position) for position in range(4000)])
-    assert numbers.mean(axis=0) == pytest.approx([0.5] * 3, abs=0.02)
-    assert abs(np.corrcoef(numbers.T)[0, 1]) < 0.06
+def test_top_p_counts_the_mass_of_what_top_k_has_left():
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1])).astype(np.float32)
+    p = distribution(logits, SamplingParameters(temperature=1, top_k=2, top_p=0.56))
+    assert p.tolist() == [1, 0, 0, 0]  # 0.4 of 0.7 is 0.571
+
+
+def test_min_p_is_a_share_of_the_likeliest_and_1_keeps_only_its_equals():
+    logits = np.log(np.array([0.4, 0.4, 0.15, 0.05])).astype(np.float32)
+    assert np.count_nonzero(distribution(logits, SamplingParameters(temperature=1, min_p=0.3))) == 3
+    assert distribution(logits, SamplingParameters(temperature=1, min_p=1)).tolist() == [0.5, 0.5, 0, 0]
+
+
+def test_filters_over_a_vocabulary_of_real_size_agree_with_the_reference():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2.5, size=50_000).astype(np.float32)
+    for parameters in (
+        SamplingParameters(temperature=0.7, top_p=0.9),
+        SamplingParameters(temperature=1.5, top_k=2000, top_p=0.95, min_p=1e-4),
+        SamplingParameters(temperature=3, top_p=0.999),
+        SamplingParameters(temperature=1, top_k=40),
+    ):
+        ours, expected = distribution(logits, parameters), reference(logits, parameters)
+        assert np.count_nonzero((ours > 0) != (expected > 0)) <= 1
+        assert np.abs(ours - expected).max() < 1e-5
+
+
+def test_a_flat_vocabulary_is_cut_all_the_same():
+    p = distribution(np.zeros(50_000, np.float32), SamplingParameters(temperature=1, top_p=0.5))
+    assert np.count_nonzero(p) == pytest.approx(25_000, abs=2)
+    assert p.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_without_filters_nothing_is_copied_or_cut():
+    tempered = softmax(np.array([1, 2, 3], np.float32))
+    assert shape(tempered, SamplingParameters(temperature=1)) is tempered
+    assert shape(tempered, SamplingParameters(temperature=1, top_k=3)) is tempered
+
+
+def test_the_logits_stay_as_they_were():
+    logits = np.array([1, 2, 3], np.float32)
+    distribution(logits, SamplingParameters(temperature=0.5, top_k=2))
+    assert logits.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 10.0])
+def test_the_most_extreme_temperatures_give_a_distribution(temperature):
+    p = softmax(np.array([-1000, 0, 80, 80, -np.inf], np.float32), temperature)
+    assert p.sum() == pytest.approx(1, abs=1e-6)
+    assert p[2] == p[3] == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("logits", [[0, np.nan], [np.inf, 0], [-np.inf, -np.inf]], ids=str)
+def test_logits_that_are_no_numbers_are_an_error(logits):
+    with pytest.raises(ModelError, match="best logit is"):
+        softmax(np.array(logits, np.float32))
+
+
+def test_a_draw_never_selects_what_has_no_weight():
+    weights = np.array([0.0, 0.1, 0.0, 0.2, 0.0])
+    for uniform in (0.0, 1 / 3 - 1e-9, 1 / 3 + 1e-9, 1 - 2**-53):
+        assert draw(weights, uniform) in {1, 3}
+
+
+@given(arrays(np.float64, st.integers(1, 50), elements=st.floats(0, 1)), st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_the_first_whose_share_of_the_sum_exceeds_the_uniform_number(weights, uniform):
+    assume(weights.sum() > 1e-300)
+    index = draw(weights, uniform)
+    cumulative = np.cumsum(weights)
+    assert weights[index] > 0
+    assert cumulative[index] > uniform * cumulative[-1]
+    assert index == 0 or cumulative[index - 1] <= uniform * cumulative[-1]
+
+
+def test_one_weight_alone_is_always_drawn():
+    assert draw(np.array([1e-30]), 0.999) == 0

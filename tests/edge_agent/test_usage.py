@@ -1,0 +1,72 @@
+"""What an answer was made of, by hand-counted books."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.ledger import Ledger, Origin, Record
+from edge_agent.usage import summarise
+from edge_agent.verifier import RoundTrips
+
+
+def books(*records: Record) -> Ledger:
+    ledger = Ledger([1, 2, 3])
+    ledger.records.extend(records)
+    return ledger
+
+
+def token(origin: Origin, beta: float | None = None) -> Record:
+    return Record(9, origin, 200, 0.1, beta)
+
+
+def test_an_answer_without_tokens_has_no_divergence_and_no_round_trips():
+    usage = summarise(books(), RoundTrips(), 0.5)
+    assert (usage.prompt_tokens, usage.tokens, usage.seconds) == (3, 0, 0.5)
+    assert usage.divergence is None
+    assert usage.round_trip_median_ms is None
+    assert usage.round_trip_p99_ms is None
+
+
+def test_tokens_are_counted_by_their_origin():
+    numbers = {origin: number for number, origin in enumerate(Origin, start=1)}
+    records = [token(origin, 0.0) for origin, number in numbers.items() for _ in range(number)]
+    usage = summarise(books(*records), RoundTrips(), 1.0)
+    for origin, number in numbers.items():
+        assert getattr(usage, origin.value) == number
+    assert usage.tokens == sum(numbers.values())
+
+
+def test_the_divergence_is_the_mean_over_all_judged_tokens_of_what_the_skipped_ones_cost():
+    records = [
+        token(Origin.SKIPPED, 0.3),
+        token(Origin.SKIPPED, 0.1),
+        token(Origin.ACCEPTED, 0.8),  # asked about, so it costs nothing
+        token(Origin.RECOVERED),
+        token(Origin.BONUS),
+    ]
+    usage = summarise(books(*records), RoundTrips(), 1.0)
+    assert usage.divergence == pytest.approx(0.4 / 5)
+    assert usage.audited == 2
+
+
+def test_what_is_not_known_is_left_out_and_not_taken_for_zero():
+    records = [
+        token(Origin.SKIPPED, 0.3),
+        token(Origin.SKIPPED),  # its audit never came
+        token(Origin.UNVERIFIED),
+        token(Origin.UNVERIFIED, 1.0),  # a late verdict; still unverified
+    ]
+    usage = summarise(books(*records), RoundTrips(), 1.0)
+    assert usage.divergence == pytest.approx(0.3)
+    assert (usage.skipped, usage.audited, usage.unverified) == (2, 1, 2)
+
+
+def test_an_answer_of_unverified_tokens_alone_has_no_divergence():
+    assert summarise(books(token(Origin.UNVERIFIED)), RoundTrips(), 1.0).divergence is None
+
+
+def test_round_trips_are_told_in_milliseconds():
+    trips = RoundTrips(seconds=[index / 1000 for index in range(1, 102)])
+    usage = summarise(books(token(Origin.ACCEPTED)), trips, 1.0)
+    assert usage.round_trip_median_ms == pytest.approx(51)
+    assert usage.round_trip_p99_ms == pytest.approx(100)
