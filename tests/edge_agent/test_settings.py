@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_a_password_shows_neither_in_settings_nor_in_addresses(loaded):
         ([], "stop = ['']", {}, "--stop (HUNCH_AGENT_STOP): "),
         ([], "stop = 'END'", {}, "--stop (HUNCH_AGENT_STOP): "),
         ([], "risk = [1]", {}, "--risk (HUNCH_AGENT_RISK): "),
-        ([], "[model]\nfile = 1", {}, "--model (HUNCH_AGENT_MODEL): "),
+        ([], "[ca_file]\nfile = 1", {}, "--ca-file (HUNCH_AGENT_CA_FILE): "),
         ([], "[broker_settings]\nfile = 1", {}, "there is no setting named 'broker_settings'"),
         ([], "risk = 9\nseed = -1", {}, "(and 1 more)"),
         ([], "credentials = 5", {}, "--credentials (HUNCH_AGENT_CREDENTIALS): "),
@@ -250,7 +251,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2():
         "import sys; from runtime.command_line import *;"
         "sys.exit(dispatch('edge-agent', '', {'run': Command('', lambda _: print('text'))}, ['run']))"
     )
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )

@@ -1,0 +1,216 @@
+"""What is evaluated next: one piece of work a session and batch, up to a number of tokens, in order."""
+
+# A None where there should be work fails a test by itself: no assertion is needed before each look.
+# mypy: disable-error-code="union-attr,list-item,arg-type,possibly-undefined"
+
+from __future__ import annotations
+
+import pytest
+
+from cloud_broker_worker.scheduler import Arrival, Scheduler
+from cloud_broker_worker.sessions import SessionTable
+from schemas.distribution import one_hot
+from schemas.frames import Doubt, Draft, Open, Outcome, Resync, Verdict
+from schemas.sampling import SamplingParameters
+from schemas.vocabulary import Fingerprint
+
+PROMPT = (1, 2, 3, 4, 5)
+
+
+def opening(session=1, prompt=PROMPT):
+    return Open(session, Fingerprint(100, bytes(16)), SamplingParameters(), 0, 500, prompt)
+
+
+def audit(position, *run, epoch=0, session=1):
+    return Draft(session, epoch, position, run, (256,) * len(run), None)
+
+
+def ask(position, *run, epoch=0, session=1, deadline_ms=1000):
+    return Draft(session, epoch, position, run, (256,) * len(run), Doubt(one_hot(9), 0, deadline_ms))
+
+
+def table_with(*agents, max_sessions=4):
+    table = SessionTable(max_sessions, n_ctx=50)
+    for agent in agents:
+        table.prefilled(table.open(agent, opening(), set()).work.session)
+    return table
+
+
+def scheduler_of(table, *arrivals, max_tokens=100):
+    scheduler = Scheduler(table, max_tokens)
+    for agent, frame in arrivals:
+        scheduler.add(Arrival(agent, frame, at_s=0.0))
+    return scheduler
+
+
+def judged(table, batch):
+    """Enter an accepted verdict for each piece of work, and return whose they were."""
+    for work in batch.work:
+        if work.draft is None:
+            table.prefilled(work.session)
+            continue
+        outcome, token_id = (Outcome.AUDITED, None) if work.draft.doubt is None else (Outcome.ACCEPTED, 50)
+        verdict = Verdict(1, work.draft.epoch, work.draft.position, outcome, token_id, b"")
+        table.judged(work, verdict)
+    return [work.session.agent for work in batch.work]
+
+
+def test_nothing_waits_and_nothing_is_done():
+    scheduler = scheduler_of(table_with())
+    assert len(scheduler) == 0
+    assert scheduler.next_batch(0).work == []
+
+
+def test_a_batch_takes_one_piece_of_work_a_session_and_the_rest_in_order_later():
+    table = table_with("a")
+    first, second = audit(5, 6), ask(6, 7)
+    scheduler = scheduler_of(table, ("a", first), ("a", second))
+    batch = scheduler.next_batch(0)
+    assert [work.draft for work in batch.work] == [first]
+    judged(table, batch)
+    assert [work.draft for work in scheduler.next_batch(0).work] == [second]
+    assert len(scheduler) == 0
+
+
+def test_frames_of_a_session_are_never_overtaken_by_later_ones():
+    table = table_with("a", "b")
+    frames = [("a", audit(5, 6)), ("a", audit(6, 7)), ("b", audit(5, 6)), ("a", audit(7, 8)), ("b", ask(6))]
+    scheduler = scheduler_of(table, *frames)
+    done = []
+    while len(scheduler):
+        batch = scheduler.next_batch(0)
+        assert batch.answered == []
+        done.append([(work.session.agent, work.draft.position) for work in batch.work])
+        judged(table, batch)
+    assert done == [[("a", 5), ("b", 5)], [("a", 6), ("b", 6)], [("a", 7)]]
+
+
+def test_sessions_of_one_agent_are_evaluated_side_by_side():
+    table = table_with("a")
+    table.prefilled(table.open("a", opening(2), set()).work.session)
+    scheduler = scheduler_of(table, ("a", ask(5)), ("a", ask(5, session=2)))
+    assert len(scheduler.next_batch(0).work) == 2
+
+
+def test_a_batch_gathers_all_sessions_up_to_its_tokens():
+    frames = [("a", ask(5, 6)), ("b", ask(5, 6)), ("c", ask(5, 6))]  # 3 tokens each
+    for max_tokens, sizes in [(9, [3]), (8, [2, 1]), (6, [2, 1]), (5, [1, 1, 1]), (3, [1, 1, 1])]:
+        table = table_with("a", "b", "c")
+        scheduler = scheduler_of(table, *frames, max_tokens=max_tokens)
+        batches = []
+        while len(scheduler):
+            batch = scheduler.next_batch(0)
+            evaluated = sum(len(work.ids) - work.num_evaluated for work in batch.work)
+            assert evaluated <= max_tokens
+            batches.append(judged(table, batch))
+        assert [len(agents) for agents in batches] == sizes
+        assert [agent for agents in batches for agent in agents] == ["a", "b", "c"]
+
+
+def test_work_larger_than_a_batch_is_done_alone_and_holds_up_no_work_before_it():
+    table = table_with("a", "b")
+    scheduler = scheduler_of(
+        table, ("a", ask(5)), ("c", opening(prompt=tuple(range(40)))), ("b", ask(5)), max_tokens=10
+    )
+    done = []
+    while len(scheduler):
+        done.append(judged(table, scheduler.next_batch(0)))
+    assert done == [["a"], ["c"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "num_tokens"),
+    [(ask(5), 2), (ask(5, 6, 7), 4), (audit(5, 6, 7), 2), (audit(5), 0), (opening(), 4)],
+)
+def test_no_frame_is_taken_for_smaller_than_it_is(frame, num_tokens):
+    table = table_with() if isinstance(frame, Open) else table_with("a")
+    scheduler = scheduler_of(table, ("a", frame))
+    (work,) = scheduler.next_batch(0).work
+    assert len(work.ids) - work.num_evaluated == num_tokens
+    assert num_tokens <= Arrival("a", frame, 0.0).num_tokens <= num_tokens + 2
+
+
+def test_a_draft_whose_agent_has_stopped_waiting_is_dropped_before_any_session_knows_of_it():
+    table = table_with("a")
+    scheduler = scheduler_of(table, ("a", ask(5, deadline_ms=1000)))
+    batch = scheduler.next_batch(1.01)
+    assert batch.work == []
+    assert [(agent, admission.reason) for agent, admission in batch.answered] == [("a", "expired")]
+    assert batch.answered[0][1].reply is None
+    assert table.find("a", 1).last_draft is None
+
+
+def test_a_draft_is_judged_up_to_its_deadline_and_no_later():
+    for now_s, num_work in [(0.0, 1), (1.0, 1), (1.001, 0)]:
+        scheduler = scheduler_of(table_with("a"), ("a", ask(5, deadline_ms=1000)))
+        assert len(scheduler.next_batch(now_s).work) == num_work
+
+
+def test_audits_and_openings_never_expire():
+    scheduler = scheduler_of(table_with("a"), ("a", audit(5, 6)), ("b", opening()))
+    assert len(scheduler.next_batch(1e6).work) == 2
+
+
+def test_what_needs_no_model_is_answered_even_where_a_batch_is_full():
+    table = table_with("a")
+    scheduler = scheduler_of(table, ("ghost", ask(5)), ("a", ask(5)), ("ghost", audit(5)), max_tokens=2)
+    batch = scheduler.next_batch(0)
+    assert [work.session.agent for work in batch.work] == ["a"]
+    assert [admission.reply for _, admission in batch.answered] == [Resync(1, 0, 0)]
+
+
+def test_a_repeat_waits_for_the_verdict_that_it_repeats():
+    table = table_with("a")
+    scheduler = scheduler_of(table, ("a", ask(5)), ("a", ask(5)))
+    batch = scheduler.next_batch(0)
+    assert (len(batch.work), batch.answered) == (1, [])
+    judged(table, batch)
+    batch = scheduler.next_batch(0)
+    assert batch.work == []
+    (answered,) = batch.answered
+    assert isinstance(answered[1].reply, Verdict)
+
+
+def test_an_opening_and_its_first_draft_come_one_after_the_other():
+    table, first = table_with(), ask(5)
+    scheduler = scheduler_of(table, ("a", opening()), ("a", first))
+    batch = scheduler.next_batch(0)
+    assert [work.draft for work in batch.work] == [None]
+    judged(table, batch)
+    assert [work.draft for work in scheduler.next_batch(0).work] == [first]
+
+
+def test_an_opening_waits_while_all_sessions_are_at_work_and_its_drafts_wait_behind_it():
+    table = table_with("a", "b", max_sessions=2)
+    scheduler = scheduler_of(table, ("a", ask(5)), ("b", ask(5)), ("c", opening()), ("c", ask(5)))
+    first = scheduler.next_batch(0)
+    assert judged(table, first) == ["a", "b"]
+    assert first.answered == []
+    second = scheduler.next_batch(0)
+    assert judged(table, second) == ["c"]
+    assert second.answered == []
+    assert judged(table, scheduler.next_batch(0)) == ["c"]
+
+
+def test_a_session_that_gave_way_to_another_learns_it_with_its_next_draft():
+    table = table_with("a", max_sessions=1)
+    scheduler = scheduler_of(table, ("b", opening()), ("a", ask(5)))
+    batch = scheduler.next_batch(0)
+    assert [work.session.agent for work in batch.work] == ["b"]
+    assert [(agent, admission.reply) for agent, admission in batch.answered] == [("a", Resync(1, 0, 0))]
+
+
+def test_no_agent_waits_for_ever_behind_busier_ones():
+    table = table_with("a", "b", "c")
+    scheduler = Scheduler(table, max_tokens=4)  # room for two
+    positions = dict.fromkeys("abc", 5)
+    served = dict.fromkeys("abc", 0)
+    for agent in "abc":
+        scheduler.add(Arrival(agent, ask(5), 0.0))
+    for _ in range(12):
+        for agent in judged(table, scheduler.next_batch(0)):
+            served[agent] += 1
+            positions[agent] += 2
+            if positions[agent] < 45:
+                scheduler.add(Arrival(agent, ask(positions[agent]), 0.0))
+    assert max(served.values()) - min(served.values()) <= 1
