@@ -32,8 +32,12 @@ def ask(position, *run, epoch=0, session=1, deadline_ms=1000):
 def table_with(*agents, max_sessions=4):
     table = SessionTable(max_sessions, n_ctx=50)
     for agent in agents:
-        table.prefilled(table.open(agent, opening(), set()).work.session)
+        start(table, agent)
     return table
+
+
+def start(table, agent, session=1):
+    table.prefilled(table.open(agent, opening(session), set()).work.session)
 
 
 def scheduler_of(table, *arrivals, max_tokens=100):
@@ -87,7 +91,7 @@ def test_frames_of_a_session_are_never_overtaken_by_later_ones():
 
 def test_sessions_of_one_agent_are_evaluated_side_by_side():
     table = table_with("a")
-    table.prefilled(table.open("a", opening(2), set()).work.session)
+    start(table, "a", session=2)
     scheduler = scheduler_of(table, ("a", ask(5)), ("a", ask(5, session=2)))
     assert len(scheduler.next_batch(0).work) == 2
 

@@ -29,13 +29,17 @@ def draft(position, *run, epoch=0, session=1, token_id=9, deadline_ms=1000, fina
 
 @pytest.fixture
 def table():
-    table = SessionTable(max_sessions=2, n_ctx=50)
+    table = table_of(2)
     start(table)
     return table
 
 
-def start(table, agent="a", session=1, busy=frozenset()):
-    work = table.open(agent, opening(session), set(busy)).work
+def table_of(max_sessions, n_ctx=50):
+    return SessionTable(max_sessions, n_ctx)
+
+
+def start(table, agent="a", session=1, prompt=PROMPT):
+    work = table.open(agent, opening(session, prompt), set()).work
     table.prefilled(work.session)
     return work.session
 
@@ -170,8 +174,8 @@ def test_an_agent_that_has_gone_leaves_nothing_behind(table):
 
 
 def test_the_docstrings_example_seven_known_six_evaluated_two_in_the_run_and_one_in_doubt():
-    table = SessionTable(max_sessions=1, n_ctx=50)
-    table.prefilled(table.open("a", opening(prompt=tuple(range(7))), set()).work.session)
+    table = table_of(1)
+    start(table, prompt=tuple(range(7)))
     work = table.admit("a", draft(7, 20, 21, token_id=22)).work
     assert work.num_evaluated == 6
     assert work.ids[work.num_evaluated :] == [6, 20, 21, 22]
@@ -292,7 +296,7 @@ def test_idle_is_who_was_longest_without_a_frame_even_one_that_led_to_nothing(ta
 
 
 def test_every_session_has_a_sequence_of_its_own_however_they_come_and_go():
-    table = SessionTable(max_sessions=3, n_ctx=50)
+    table = table_of(3)
     for step in range(40):
         agent = f"agent-{step * 7 % 5}"
         if step % 4 == 3:
@@ -315,7 +319,7 @@ def test_a_dropped_session_is_gone_and_dropping_it_again_does_nothing(table):
     st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2), st.integers(0, 3), st.sampled_from(Outcome)))
 )
 def test_whatever_an_agent_sends_the_cache_never_holds_all_that_is_known(steps):
-    table = SessionTable(max_sessions=1, n_ctx=400)
+    table = table_of(1, n_ctx=400)
     session = start(table)
     for epoch_step, position_step, run_length, outcome in steps:
         asks = outcome is not Outcome.AUDITED
