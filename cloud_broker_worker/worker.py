@@ -211,7 +211,12 @@ class Worker:
         if draft is None:
             return self.sessions.prefilled(session)
         uniforms = verdict_uniforms(session.seed, draft.end)
-        judgement = judge(rows[:, : session.num_tokens], draft, session.sampling, uniforms)
+        try:
+            judgement = judge(rows[:, : session.num_tokens], draft, session.sampling, uniforms)
+        except ModelError as error:  # logits that are no numbers
+            logger.error("the target model failed on a draft of %s: %s", session.agent, error)
+            self.sessions.drop(session)
+            return Refused(draft.session, f"the target model failed: {error}")
         verdict = Verdict(
             draft.session,
             draft.epoch,

@@ -6,6 +6,10 @@ Positions count from the prompt's first token. `known` is how far the worker kno
 it has read what was sent; a run is everything from there on. Example: a prompt of 5 tokens, two skipped ones
 (positions 5 and 6) and one in doubt: the draft has position 5, a run of two, and ends at 8. Accepted with a
 bonus token, `known` becomes 9.
+
+After a missed verdict the worker may hold a recovered or bonus token where the answer holds another one. Until
+the worker has answered a draft of the new epoch, which begins before all that, nothing else moves `known`: a
+draft that began behind such a token would be judged on a text that nobody has read.
 """
 
 from __future__ import annotations
@@ -75,12 +79,15 @@ class Ledger:
         self.session = 0
         self.epoch = 0
         self.known = self.num_prompt
+        # Whether the worker's text is sure to be a beginning of ours; if not, how far an audit has been sent.
+        self._agrees = True
+        self._unconfirmed_end = 0
         self._under_way: dict[tuple[int, int], Draft] = {}
 
     @property
     def num_pending(self) -> int:
-        """Tokens that the worker does not know of yet."""
-        return len(self.ids) - self.known
+        """Tokens that no audit has been sent for yet and that the worker does not know."""
+        return len(self.ids) - max(self.known, self._unconfirmed_end)
 
     @property
     def awaits_audit(self) -> bool:
@@ -93,6 +100,7 @@ class Ledger:
         # A bonus token that the answer had no room for is known to the old worker alone: hence the outer min.
         self.known = min(len(self.ids), max(unsettled, len(self.ids) - _MAX_REOPENED))
         self.session, self.epoch = session, 0
+        self._agrees, self._unconfirmed_end = True, 0
         self._under_way.clear()
         return self.ids[: self.known]
 
@@ -113,9 +121,15 @@ class Ledger:
         return self._send(doubt, final=False)
 
     def audit(self, *, final: bool) -> Draft:
-        """The draft that brings the run for its audit alone; the worker is taken to know it from now on."""
+        """The draft that brings the run for its audit alone; the worker is taken to know it from now on.
+
+        After a missed verdict it is so only once it is answered.
+        """
         draft = self._send(None, final=final)
-        self.known = draft.end
+        if self._agrees:
+            self.known = draft.end
+        else:
+            self._unconfirmed_end = draft.end
         return draft
 
     def settle(self, verdict: Verdict) -> Settled | None:
@@ -131,27 +145,38 @@ class Ledger:
         in_time = draft.doubt is not None and verdict.epoch == self.epoch
         if in_time:
             self.known = draft.end + (verdict.outcome is Outcome.ACCEPTED and verdict.token_id is not None)
+        elif verdict.epoch == self.epoch:
+            self.known = max(self.known, draft.end)
+        if verdict.epoch == self.epoch:
+            self._agrees, self._unconfirmed_end = True, 0
             self.epoch += verdict.outcome is Outcome.RECOVERED
         self._forget_covered_by(draft)
         return Settled(draft, verdict, in_time=in_time, audited=self._enter_betas(draft, verdict))
 
     def miss(self) -> None:
         """No verdict came in time: what was asked is no longer waited for, and the next draft starts anew."""
-        self.epoch += 1
+        self._start_epoch()
+        self._agrees = False
 
     def resync(self, known: int) -> bool:
         """The worker knows less than it was taken to. False: not even the prompt, so open a session anew.
 
         That one starts with all that is settled, whatever this worker has forgotten.
         """
-        self.epoch += 1
+        self._start_epoch()
         if known < self.num_prompt:
             return False
         self.known = min(known, self.known)
         self._under_way = {name: draft for name, draft in self._under_way.items() if draft.end <= known}
         return True
 
+    def _start_epoch(self) -> None:
+        self.epoch += 1
+        self._unconfirmed_end = 0
+
     def _send(self, doubt: Doubt | None, *, final: bool) -> Draft:
+        if self._unconfirmed_end:  # its draft had this epoch and position for its name
+            self._start_epoch()
         run = self.records[self.known - self.num_prompt :]
         weights = tuple(WEIGHT_SUM if record.weight is None else record.weight for record in run)
         ids = tuple(record.token_id for record in run)

@@ -27,7 +27,7 @@ from runtime.sampling import distribution, largest
 from schemas import codec
 from schemas.audit import encode_betas
 from schemas.compression import BodyCodec
-from schemas.distribution import DraftToken
+from schemas.distribution import DraftToken, one_hot
 from schemas.frames import Doubt, Draft, Open, Outcome, Resync, Verdict, WorkerFrame
 from schemas.sampling import SamplingParameters
 from schemas.vocabulary import Fingerprint
@@ -308,7 +308,7 @@ class LossyAnswering(Answering):
     """The same over a link that loses frames both ways and delivers some late, to a worker that forgets sessions."""
 
     def __init__(self, seed: int, *, loss: float, late: float, forgets: float) -> None:
-        super().__init__(FixedThreshold(0.5), seed)
+        super().__init__(FixedThreshold(0.85), seed)
         self.loss, self.late, self.forgets = loss, late, forgets
         self.late_frames: list[WorkerFrame] = []
         self.num_sessions = 1
@@ -362,8 +362,9 @@ class LossyAnswering(Answering):
             self.ledger.session,
             self.ledger.epoch,
         ):
-            self.events["resync"] += 1
-            if not self.ledger.resync(reply.known):
+            if self.ledger.resync(reply.known):
+                self.events["sent again"] += 1
+            else:
                 self.events["opened anew"] += 1
                 self.open()
             if again is not None:
@@ -387,7 +388,7 @@ class LossyAnswering(Answering):
         uncertainty = 1.0 - float(prediction.tempered[drawn.token_id])
         if self.policy.skips(uncertainty):
             self.ledger.commit(drawn.token_id, Origin.SKIPPED, draft=drawn, uncertainty=uncertainty)
-            if self.ledger.num_pending >= 16:
+            if self.ledger.num_pending >= 6:
                 self.take(self.deliver(self.ledger.audit(final=False)), None)
             return
         doubt = Doubt(q_hat, drawn.index, 1000)
@@ -417,7 +418,7 @@ def test_however_frames_get_lost_each_audit_is_of_its_own_token_and_none_escapes
         if record.beta is not None:
             # The wire's square roots in 255ths are right to half a step.
             assert record.beta**0.5 == pytest.approx(answering.true_beta(index) ** 0.5, abs=0.51 / 255)
-    expected = {"lost draft", "lost reply", "resync", "opened anew", "in time", "late or audited"}
+    expected = {"lost draft", "lost reply", "sent again", "opened anew", "in time", "late or audited"}
     assert expected <= set(answering.events)
 
     answering.loss = answering.late = answering.forgets = 0.0
@@ -426,3 +427,19 @@ def test_however_frames_get_lost_each_audit_is_of_its_own_token_and_none_escapes
     assert all(record.beta is not None for record in records if record.origin is Origin.SKIPPED)
     assert not answering.ledger.awaits_audit
     assert len(answering.table) == 0
+
+
+def test_a_lost_verdict_and_a_lost_audit_leave_no_token_that_only_the_worker_has() -> None:
+    answering = LossyAnswering(0, loss=0.0, late=0.0, forgets=0.0)
+    ledger, table = answering.ledger, answering.table
+    work = table.admit("agent-1", ledger.ask(Doubt(one_hot(7), 0, 1000))).work
+    assert work is not None
+    table.judged(work, Verdict(1, 0, 3, Outcome.RECOVERED, 8, b"\0"))  # lost: the agent keeps its own token
+    ledger.miss()
+    ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    for token_id in range(20, 40):
+        ledger.commit(token_id, Origin.SKIPPED, draft=DraftToken(token_id, 0, 200), uncertainty=0.1)
+    ledger.audit(final=False)  # lost
+    work = table.admit("agent-1", through_the_wire(ledger.ask(Doubt(one_hot(9), 0, 1000)))).work
+    assert work is not None
+    assert work.ids == [*ledger.ids, 9]

@@ -33,9 +33,9 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Pr
     with Agent(settings.model_copy(update={"profile": None})) as agent:
         pair = agent.pair()
         if pair is None:
-            raise ConfigurationError(
-                f"no worker to calibrate with at {settings.broker} ({agent.connection.last_error or 'none online'})"
-            )
+            why = agent.connection.last_error or "none online"
+            # The address, not the setting: that may hold a password.
+            raise ConfigurationError(f"no worker to calibrate with at {settings.broker_address()} ({why})")
         n_ctx = agent.drafter.capacity
         stretches = _first(load_stretches(agent.model, settings.text, n_ctx), settings.positions)
         samples = SampleFile(_samples_path(settings.output), _subject(pair, settings, stretches))

@@ -281,3 +281,73 @@ def test_books_that_were_never_opened_know_of_no_more_than_the_prompt():
     assert ledger.num_pending == 0
     skip(ledger, 5)
     assert ledger.num_pending == 1
+
+
+def after_a_miss():
+    """A prompt of 5, an asked token at 5 whose verdict did not come, and one skipped token."""
+    ledger = opened()
+    ledger.ask(doubt())
+    ledger.miss()
+    ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    skip(ledger, 20)
+    return ledger
+
+
+def test_after_a_miss_an_audit_moves_nothing_before_it_is_answered():
+    # The worker may hold another token at 5; were the audit lost, a draft from 7 on would follow on that one.
+    ledger = after_a_miss()
+    audit = ledger.audit(final=False)
+    assert (audit.epoch, audit.position, audit.run_ids) == (1, 5, (7, 20))
+    assert ledger.known == 5
+    assert ledger.settle(answer(audit, Outcome.AUDITED)) is not None
+    assert ledger.known == 7
+    assert ledger.ask(doubt()).position == 7
+
+
+def test_what_an_audit_brought_is_pending_no_more_even_while_it_is_not_confirmed():
+    ledger = after_a_miss()
+    assert ledger.num_pending == 2
+    ledger.audit(final=False)
+    assert ledger.num_pending == 0
+    skip(ledger, 21)
+    assert ledger.num_pending == 1
+
+
+def test_a_question_that_does_not_wait_for_the_audit_brings_its_run_again_in_an_epoch_of_its_own():
+    ledger = after_a_miss()
+    audit = ledger.audit(final=False)
+    skip(ledger, 21)
+    asked = ledger.ask(doubt())
+    assert (asked.epoch, asked.position, asked.run_ids) == (audit.epoch + 1, 5, (7, 20, 21))
+    assert ledger.settle(answer(audit, Outcome.AUDITED)) is not None  # late now: it moves nothing
+    assert ledger.known == 5
+    settled = ledger.settle(answer(asked, Outcome.ACCEPTED, 9))
+    assert settled is not None
+    assert settled.in_time
+    assert ledger.known == 10  # 5, a run of three, the accepted token, the bonus token
+
+
+def test_once_a_draft_of_the_new_epoch_is_answered_audits_move_on_at_once_again():
+    ledger = after_a_miss()
+    assert ledger.settle(answer(ledger.ask(doubt()), Outcome.RECOVERED, 8)) is not None
+    ledger.commit(8, Origin.RECOVERED)
+    skip(ledger, 21)
+    ledger.audit(final=False)
+    assert ledger.known == 9
+
+
+def test_after_a_miss_a_resync_goes_back_to_before_what_was_missed_however_much_the_worker_knows():
+    ledger = after_a_miss()
+    ledger.audit(final=False)
+    assert ledger.resync(6)  # the recovered token at 5 that we never saw
+    asked = ledger.ask(doubt())
+    assert (asked.position, asked.run_ids) == (5, (7, 20))
+
+
+def test_a_session_opened_anew_has_nothing_to_be_confirmed():
+    ledger = after_a_miss()
+    ledger.audit(final=False)
+    ledger.open(4)
+    audit = ledger.audit(final=False)
+    assert (audit.epoch, audit.run_ids) == (0, (7, 20))
+    assert ledger.known == 7
