@@ -199,7 +199,7 @@ class Worker:
             logger.error("the target model failed, its sessions start anew: %s", error)
             self._runner.forget()
             for session in list(self.sessions):
-                self.sessions.drop_agent(session.agent)
+                self.sessions.drop(session)
             return []
         self._busy_s += time.monotonic() - started_s
         self._counts["target_passes"] += 1
@@ -264,8 +264,7 @@ class Worker:
         if self.settings.profile is None:
             return None
         profile = read_profile(self.settings.profile)
-        mark = self._vocabulary.fingerprint()
-        own = VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex())
+        own = VocabularyMark.of(self._vocabulary.fingerprint())
         actual = profile.pair.model_copy(update={"target": self.model.name, "target_vocabulary": own})
         misfit = profile.misfit(actual)
         if misfit is not None:
@@ -302,13 +301,12 @@ class Worker:
         )
 
     def _status(self, state: Presence, load: float = 0.0) -> Publication:
-        mark = self._vocabulary.fingerprint()
         status = WorkerStatus(
             state=state,
             boot=self._boot,
             version=version("hunch"),
             model=self.model.name,
-            vocabulary=VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex()),
+            vocabulary=VocabularyMark.of(self._vocabulary.fingerprint()),
             beat_s=self.settings.beat_s,
             sessions=len(self.sessions),
             max_sessions=self.settings.max_sessions,

@@ -31,7 +31,7 @@ from runtime.profile_file import read_profile
 from schemas.errors import ConfigurationError, LinkError
 from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt, VocabularyMark
 from schemas.profile import Pair, Profile
-from schemas.vocabulary import Fingerprint, Vocabulary
+from schemas.vocabulary import Vocabulary
 
 # A retained profile comes right after the subscription; that there is none is said by nothing but silence.
 _PROFILE_WAIT_S = 0.25
@@ -181,7 +181,7 @@ class Agent:
                 return Pair(
                     draft=self.model.name,
                     draft_digest=self._draft_digest,
-                    draft_vocabulary=_mark(self._vocabulary.fingerprint()),
+                    draft_vocabulary=VocabularyMark.of(self._vocabulary.fingerprint()),
                     target=status.model,
                     target_vocabulary=status.vocabulary,
                 )
@@ -237,10 +237,6 @@ def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:
         return FixedThreshold(settings.threshold)
     starts = (settings.start_threshold, calibrated_start, DEFAULT_START)
     return RiskController(settings.risk, next(start for start in starts if start is not None))
-
-
-def _mark(fingerprint: Fingerprint) -> VocabularyMark:
-    return VocabularyMark(num_tokens=fingerprint.num_tokens, digest=fingerprint.digest.hex())
 
 
 def _risk_held(settings: AgentSettings) -> float | None:

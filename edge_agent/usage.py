@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from edge_agent.ledger import Ledger, Origin
+from edge_agent.ledger import Ledger, Origin, Record
 from edge_agent.verifier import RoundTrips
 from schemas.messages import Usage
 
 
 def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
-    """Count tokens by origin and sum up the audit.
-
-    The divergence is the mean of skip * beta over all tokens but the unverified ones and those skipped
-    ones whose audit never came: what is not known is left out, not taken for zero.
-    """
+    """Count tokens by origin and sum up the audit: the divergence is the mean of the known losses."""
     records = ledger.records
+    losses = known_losses(records)
     counts = {origin: sum(record.origin is origin for record in records) for origin in Origin}
-    betas = [r.beta for r in records if r.origin is Origin.SKIPPED and r.beta is not None]
-    num_judged = len(records) - counts[Origin.UNVERIFIED] - counts[Origin.SKIPPED] + len(betas)
+    num_asked = counts[Origin.ACCEPTED] + counts[Origin.RECOVERED] + counts[Origin.BONUS]
     trips_ms = np.array(round_trips.seconds) * 1000
     return Usage(
         prompt_tokens=ledger.num_prompt,
@@ -31,6 +28,19 @@ def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
         seconds=seconds,
         round_trip_median_ms=float(np.median(trips_ms)) if len(trips_ms) else None,
         round_trip_p99_ms=float(np.percentile(trips_ms, 99)) if len(trips_ms) else None,
-        audited=len(betas),
-        divergence=sum(betas) / num_judged if num_judged else None,
+        audited=len(losses) - num_asked,
+        divergence=float(losses.mean()) if len(losses) else None,
     )
+
+
+def known_losses(records: list[Record]) -> npt.NDArray[np.float64]:
+    """skip * beta of each token of which it is known, `[num_known]`; its mean is the divergence.
+
+    Unverified tokens and skipped ones whose audit never came are left out, not taken for zero.
+    """
+    losses = [
+        record.beta if record.origin is Origin.SKIPPED else 0.0
+        for record in records
+        if record.origin is not Origin.UNVERIFIED
+    ]
+    return np.array([loss for loss in losses if loss is not None], np.float64)

@@ -62,7 +62,7 @@ class WorkerDirectory:
         mark = self._seen[worker].status.vocabulary
         if mark is None:
             return None
-        return self._vocabulary.shared_with(Fingerprint(mark.num_tokens, bytes.fromhex(mark.digest)))
+        return self._vocabulary.shared_with(mark.fingerprint)
 
     def why_none(self, now_s: float) -> str:
         """Why there is nobody to ask, in one line."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.errors import OutOfRange, TooLarge
 from schemas.frames import MAX_TOKEN_ID
 from schemas.sampling import SamplingParameters
+from schemas.vocabulary import Fingerprint
 
 MAX_JSON_BYTES = 1 << 18
 # Larger answers would be cut by every model's context anyway.
@@ -51,6 +52,16 @@ class VocabularyMark(Message):
 
     num_tokens: int = Field(ge=1, le=MAX_TOKEN_ID + 1)
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+    @classmethod
+    def of(cls, fingerprint: Fingerprint) -> VocabularyMark:
+        """The JSON form of a fingerprint."""
+        return cls(num_tokens=fingerprint.num_tokens, digest=fingerprint.digest.hex())
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of this JSON form."""
+        return Fingerprint(self.num_tokens, bytes.fromhex(self.digest))
 
 
 class AgentStatus(Message):

@@ -25,13 +25,10 @@ class DemoPrompt(BaseModel):
     def as_prompt(self, request_id: str, **options: Any) -> Prompt:
         """The prompt to ask an agent; `options` are further fields of it, such as `max_tokens`.
 
-        The models' chat template always lets the assistant speak next. Where a tool call is to come, the
-        conversation is written out here, as that template would, with the other header at its end.
+        The models' chat template lets the assistant speak next, unless an empty turn opens for another role.
         """
-        if self.next == "assistant":
-            return Prompt(id=request_id, messages=self.turns, **options)
-        turns = "".join(f"<|{turn.role}|>{turn.content}<|end|>" for turn in self.turns)
-        return Prompt(id=request_id, text=f"{turns}<|{self.next}|>", raw=True, **options)
+        opened = () if self.next == "assistant" else (ChatMessage(role=self.next, content=""),)
+        return Prompt(id=request_id, messages=(*self.turns, *opened), **options)
 
 
 def load_prompts(file: Path = PROMPTS_FILE) -> tuple[DemoPrompt, ...]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.table import Table
 
+from cloud_broker_worker.baselines import upload_bytes
 from edge_agent.answer import Answer
 from edge_agent.ledger import Origin, Record
-
-# The paper's upload of a whole distribution: 8 bits of probability and 15 of index an entry (arXiv:2505.11788).
-_FULL_UPLOAD_BITS = 8 + 15
+from edge_agent.usage import known_losses
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Tally:
         num = len(self.records)
         count = {origin: sum(record.origin is origin for record in self.records) for origin in Origin}
         num_judged = count[Origin.ACCEPTED] + count[Origin.RECOVERED]
-        full_bytes = self.num_vocabulary * _FULL_UPLOAD_BITS / 8
+        full_bytes = upload_bytes(self.num_vocabulary)
         table = Table(title="What it came to", title_justify="left", show_header=False)
         table.add_row("tokens", f"{num} in {self.seconds:.1f} s ({num / self.seconds:.0f} a second)")
         table.add_row("kept on the board (skipped)", f"{count[Origin.SKIPPED] / num:.1%}")
@@ -67,16 +66,10 @@ class Tally:
         return f"median {median:.1f} ms, p99 {p99:.1f} ms over {len(self.round_trips_s)}"
 
     def _divergence(self) -> str:
-        """Mean of skip * beta with its standard error; unverified tokens and unaudited ones do not count."""
-        known = [
-            record.beta if record.origin is Origin.SKIPPED else 0.0
-            for record in self.records
-            if record.origin is not Origin.UNVERIFIED
-            and (record.origin is not Origin.SKIPPED or record.beta is not None)
-        ]
-        if not known:
+        """Mean of the known losses with its standard error."""
+        losses = known_losses(self.records)
+        if not len(losses):
             return "unknown"
-        losses = np.array(known, np.float64)
         return f"{losses.mean():.4f} ± {losses.std() / math.sqrt(len(losses)):.4f}"
 
 

@@ -20,7 +20,7 @@ def status(vocabulary: Vocabulary | None = VOCABULARY, **fields):
         "state": Presence.ONLINE,
         "boot": 1,
         "model": "large",
-        "vocabulary": mark and VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex()),
+        "vocabulary": mark and VocabularyMark.of(mark),
         "max_sessions": 10,
     }
     return WorkerStatus(**(known | fields))

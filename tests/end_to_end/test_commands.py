@@ -99,7 +99,7 @@ def silent_worker_status() -> WorkerStatus:
     table = model.token_table()
     model.close()
     mark = Vocabulary(table.texts, table.kinds).fingerprint()
-    vocabulary = VocabularyMark(num_tokens=mark.num_tokens, digest=mark.digest.hex())
+    vocabulary = VocabularyMark.of(mark)
     return WorkerStatus(state=Presence.ONLINE, boot=1, beat_s=60, max_sessions=1, vocabulary=vocabulary)
 
 

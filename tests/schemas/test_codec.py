@@ -28,6 +28,7 @@ from schemas.frames import Doubt, Draft, Open, Outcome, Ready, Refused, Resync, 
 from schemas.packing import Writer
 from schemas.sampling import SamplingParameters
 from schemas.vocabulary import Fingerprint
+from tests.schemas.strategies import SAMPLING
 
 PLAIN = BodyCodec()
 CODECS = (PLAIN, BodyCodec(bytes(range(256)) * 4))
@@ -39,13 +40,6 @@ EPOCHS = st.integers(0, frames.MAX_EPOCH)
 POSITIONS = st.integers(1, frames.MAX_POSITION - frames.MAX_RUN - 1)
 TOKEN_IDS = st.integers(0, frames.MAX_TOKEN_ID) | st.integers(0, 300)
 WEIGHTS = st.integers(1, 256)
-SAMPLING = st.builds(
-    SamplingParameters,
-    temperature=st.just(0.0) | st.floats(1e-3, 10),
-    top_k=st.none() | st.integers(1, 2**20),
-    top_p=st.floats(0, 1, exclude_min=True),
-    min_p=st.floats(0, 1),
-)
 # One line of text that UTF-8 can hold and the limit allows.
 REASONS = st.text(
     st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\u2028\u2029"),

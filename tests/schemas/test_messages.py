@@ -28,6 +28,7 @@ from schemas.messages import (
     parse_message,
 )
 from schemas.sampling import SamplingParameters
+from tests.schemas.strategies import SAMPLING
 
 KINDS = (AgentStatus, WorkerStatus, AgentMetrics, WorkerMetrics, Prompt, Completion)
 USAGE = Usage(prompt_tokens=9, tokens=4, skipped=1, accepted=1, recovered=1, bonus=1, seconds=0.5, audited=1)
@@ -103,13 +104,6 @@ def test_every_kind_of_message_has_a_golden_text():
 COUNTS = st.integers(0, MAX_JSON_INTEGER)
 NUMBERS = st.floats(0, allow_infinity=False)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-SAMPLING = st.builds(
-    SamplingParameters,
-    temperature=st.just(0.0) | st.floats(1e-3, 10),
-    top_k=st.none() | st.integers(1, 2**20),
-    top_p=st.floats(0, 1, exclude_min=True),
-    min_p=st.floats(0, 1),
-)
 MARKS = st.builds(
     VocabularyMark,
     num_tokens=st.integers(1, 2**24),
