@@ -48,7 +48,7 @@ class WorkerDoctor:
         machine, broker = self.machine, self.broker
         return [
             Check("settings", machine.check_settings),
-            Check("alone", broker.check_alone),
+            Check("alone", broker.check_alone, ("settings",)),
             Check("model", functools.partial(machine.check_model, chats=False)),
             Check("gpu", machine.check_gpu),
             Check("memory", machine.check_memory, ("alone", "model")),
@@ -56,11 +56,11 @@ class WorkerDoctor:
             Check("threads", machine.check_threads),
             Check("speed", machine.check_speed, ("context",)),
             Check("profile", self._check_profile, ("model",)),
-            Check("clock", self._check_clock),
-            Check("address", broker.check_address),
+            Check("clock", self._check_clock, ("settings",)),
+            Check("address", broker.check_address, ("settings",)),
             Check("port", broker.check_port, ("address",)),
             Check("tls", broker.check_tls, ("port",)),
-            Check("certificate", broker.check_certificate),
+            Check("certificate", broker.check_certificate, ("settings",)),
             Check("login", broker.check_login, ("alone", "tls", "certificate")),
             Check("access", self._check_access, ("login",)),
             Check("packet_size", self._check_packet_size, ("login", "model")),

@@ -43,7 +43,8 @@ class MachineChecks:
             self.model.close()
 
     def check_settings(self) -> Finding:
-        """Where the settings come from, and whether other users of the machine can read the secrets in them."""
+        """Whether they fit together, where they come from, and who can read the secrets in them."""
+        self.settings.broker_address()  # raises for what no broker could be reached with
         source = "flags, variables and defaults" if self._config is None else str(self._config)
         open_files = [str(file) for file in sorted(self._secret_files()) if _others_can_read(file)]
         if open_files:

@@ -1,0 +1,427 @@
+"""What the doctors find, with a real Mosquitto and real models: a healthy set-up, and one fault at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_broker_worker import settings as worker_settings
+from cloud_broker_worker.doctor import WorkerDoctor
+from cloud_broker_worker.private_broker import PrivateBroker
+from cloud_broker_worker.provision.actions import renew
+from cloud_broker_worker.provision.authority import Authority
+from cloud_broker_worker.provision.roster import Member
+from edge_agent import settings as agent_settings
+from edge_agent.doctor import AgentDoctor
+from runtime.checkup.checks import Finding, Outcome, run_checks
+from schemas.topics import Role, Topics
+from tests.end_to_end.stage import DRAFT_MODEL, ROOT, TARGET_MODEL, Stage, command, running
+from tests.fleet import Fleet
+from tests.gguf_files import Plan, write_gguf
+from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
+from tests.tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.end_to_end
+
+TOPICS = Topics()
+PASSED, WARNED, FAILED, SKIPPED = Outcome
+# What may come out otherwise on a machine that is small, or that nobody sets the clock of.
+MACHINE = {"threads", "clock"}
+
+
+def examine_agent(**options: Any) -> dict[str, Finding]:
+    """What `edge-agent doctor` finds."""
+    usual: dict[str, Any] = {"model": DRAFT_MODEL, "threads": 1, "verdict_timeout_s": 30.0}
+    settings = agent_settings.DoctorSettings(**(usual | options))
+    with AgentDoctor(settings, None) as doctor:
+        return {result.name: result.finding for result in run_checks(doctor.checks())}
+
+
+def examine_worker(**options: Any) -> dict[str, Finding]:
+    """What `cloud-broker-worker doctor` finds."""
+    usual: dict[str, Any] = {"model": TARGET_MODEL, "threads": 1}
+    settings = worker_settings.DoctorSettings(**(usual | options))
+    with WorkerDoctor(settings, None) as doctor:
+        return {result.name: result.finding for result in run_checks(doctor.checks())}
+
+
+def at_fault(found: dict[str, Finding]) -> set[str]:
+    """The names of the checks that failed."""
+    return {name for name, finding in found.items() if finding.outcome is FAILED}
+
+
+@pytest.fixture(scope="module")
+def staffed() -> Iterator[Stage]:
+    """A broker with a worker, for tests that break nothing."""
+    users = {"agent-1": Role.AGENT, "agent-2": Role.AGENT, "worker-1": Role.WORKER, "worker-2": Role.WORKER}
+    with PrivateBroker(users) as broker:
+        stage = Stage(broker)
+        with stage.worker(beat_s=60):
+            yield stage
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """A broker with certificates."""
+    with Fleet({"agent-1": Role.AGENT, "worker-1": Role.WORKER}) as running:
+        yield running
+
+
+def test_a_healthy_agent_passes_every_check(staffed):
+    found = examine_agent(**staffed.login("agent-1"))
+    assert {name: f for name, f in found.items() if name not in MACHINE and f.outcome is not PASSED} == {}
+    assert found["worker"].found == "worker-1 (hunch-demo-target, 0 of 16 sessions)"
+    trip = found["round_trip"].figures
+    assert trip["verdicts"] >= 5
+    assert 0 < trip["median_ms"] <= trip["slowest_ms"]
+    assert found["speed"].figures["tokens_per_s"] > 0
+    assert "none for this pair" in found["profile"].found
+
+
+def test_a_healthy_worker_passes_every_check(staffed):
+    found = examine_worker(**staffed.login("worker-2"))
+    assert {name: f for name, f in found.items() if name not in MACHINE and f.outcome is not PASSED} == {}
+    assert 0 < found["echo"].figures["median_ms"] < 1000
+
+
+def test_the_doctors_leave_nothing_behind(stage, connect):
+    watcher = connect("operator-1", at=stage.broker)
+    with stage.worker() as worker:
+        examine_agent(**stage.login("agent-1"))
+        examine_worker(**stage.login("worker-2"))
+        wait_for(lambda: not len(worker.sessions))
+        retained = listen(watcher, TOPICS.everything())
+        kept = [retained.get(DEADLINE_S)]
+        assert [message.topic for message in [*kept, *retained.drain()] if message.retained] == [
+            TOPICS.worker_status("worker-1")
+        ]
+
+
+def test_every_member_of_a_broker_with_certificates_is_told_when_they_end(fleet):
+    found = examine_agent(credentials=fleet.files["agent-1"], broker=f"mqtts://localhost:{fleet.port}")
+    assert at_fault(found) == {"worker"}
+    for name in ("tls", "certificate"):  # the fleet's are made for 30 days
+        assert found[name].outcome is WARNED
+        assert found[name].figures["days_left"] == 29
+    assert "broker rotate-server" in found["tls"].mend
+    assert "broker rotate agent-1" in found["certificate"].mend
+    assert [found[name].outcome for name in ("login", "access", "packet_size")] == [PASSED] * 3
+    there = examine_worker(credentials=fleet.files["worker-1"], broker=f"mqtts://localhost:{fleet.port}")
+    assert at_fault(there) == set()
+    assert there["access"].outcome is PASSED
+
+
+def credentials_of(fleet: Fleet, folder: Path, until: datetime, authority: Authority | None = None) -> Path:
+    """A file for agent-1 with a certificate that ends then; `authority` is whom it trusts."""
+    used = fleet.folder.load_authority()
+    _, made = renew(fleet.folder.load(), used, Member(name="agent-1", role=Role.AGENT), until)
+    text = made.to_toml()
+    if authority is not None:
+        text = text.replace(used.certificate.strip(), authority.certificate.strip())
+    file = folder / "agent-1.toml"
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+def test_an_expired_certificate_is_named_with_the_command_that_renews_it(fleet, tmp_path):
+    file = credentials_of(fleet, tmp_path, datetime.now(UTC) - timedelta(minutes=1))
+    found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
+    assert at_fault(found) == {"certificate"}
+    assert f"{file} has expired on" in found["certificate"].found
+    assert "cloud-broker-worker broker rotate agent-1" in found["certificate"].mend
+    assert found["login"].found == "because of certificate (failed)"
+
+
+def test_a_broker_of_a_foreign_authority_is_not_trusted(fleet, tmp_path):
+    later = datetime.now(UTC) + timedelta(days=100)
+    file = credentials_of(fleet, tmp_path, later, Authority.create("somebody else's"))
+    found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
+    assert at_fault(found) == {"tls"}
+    assert "shows a certificate that is not trusted" in found["tls"].found
+    assert found["tls"].mend == "check ca_file and the host name"
+    assert found["certificate"].outcome is PASSED
+    assert found["login"].outcome is SKIPPED
+
+
+def test_a_broker_of_another_name_is_not_trusted(fleet):
+    found = examine_agent(credentials=fleet.files["agent-1"], broker=f"mqtts://0.0.0.0:{fleet.port}")
+    assert at_fault(found) == {"tls"}
+    assert "IP address mismatch" in found["tls"].found
+
+
+def test_a_key_of_another_certificate_does_not_fit(fleet):
+    other = fleet.folder.mosquitto / "server.key"
+    found = examine_agent(
+        credentials=fleet.files["agent-1"], key_file=other, broker=f"mqtts://localhost:{fleet.port}"
+    )
+    assert {"certificate"} <= at_fault(found)
+    assert str(other) in found["certificate"].found
+
+
+@pytest.mark.parametrize("fault", ["unset", "missing", "cut", "a text"])
+def test_without_a_usable_model_the_way_to_the_broker_is_checked_all_the_same(staffed, tmp_path, fault):
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(DRAFT_MODEL.read_bytes()[:20_000])
+    models = {"unset": Path(), "missing": tmp_path / "no.gguf", "cut": cut, "a text": ROOT / "LICENSE"}
+    found = examine_agent(**staffed.login("agent-1"), model=models[fault])
+    assert at_fault(found) == {"model"}
+    assert "GGUF file" in found["model"].mend
+    assert "\n" not in found["model"].found
+    assert [found[name].outcome for name in ("login", "access")] == [PASSED, PASSED]
+    skipped = {name for name, finding in found.items() if finding.outcome is SKIPPED}
+    assert {"memory", "context", "speed", "packet_size", "worker", "round_trip"} <= skipped
+
+
+def test_a_model_without_a_chat_template_can_only_continue_text(tmp_path, staffed, monkeypatch):
+    monkeypatch.setattr("tests.gguf_files.CHAT_TEMPLATE", "")
+    plain = write_gguf(tmp_path / "plain.gguf", Plan("plain", 300, 300))
+    found = examine_agent(**staffed.login("agent-1"), model=plain)
+    assert found["model"].outcome is WARNED
+    assert "no chat template" in found["model"].found
+
+
+def test_a_context_beyond_the_models_own_is_a_warning(staffed):
+    found = examine_agent(**staffed.login("agent-1"), n_ctx=2048)
+    assert found["context"].outcome is WARNED
+    assert "was made for 1280" in found["context"].found
+
+
+def test_more_memory_than_there_is_fails_before_it_is_taken(staffed):
+    found = examine_worker(**staffed.login("worker-2"), max_sessions=256, n_ctx=10_000_000)
+    assert at_fault(found) == {"memory"}
+    assert found["memory"].figures["needed_bytes"] > found["memory"].figures["free_bytes"]
+    assert "lower n_ctx (now 10000000) or max_sessions" in found["memory"].mend
+    assert found["context"].outcome is SKIPPED
+
+
+def test_threads_and_gpu_layers_that_are_not_there_are_warnings(staffed):
+    found = examine_agent(**staffed.login("agent-1"), threads=500, gpu_layers=99, mode="edge")
+    assert found["threads"].outcome is WARNED
+    assert "set threads to" in found["threads"].mend
+    assert found["gpu"].outcome in {PASSED, WARNED}  # as this llama.cpp was built
+
+
+def test_a_port_where_nothing_listens(staffed):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        found = examine_agent(name="agent-1", broker=f"mqtt://127.0.0.1:{port}")
+    assert at_fault(found) == {"port"}
+    assert f"nothing listens at broker 127.0.0.1:{port}" in found["port"].found
+    assert found["port"].mend == "check host, port and that the broker runs"
+
+
+def test_a_host_that_nobody_knows(staffed):
+    found = examine_agent(name="agent-1", broker="mqtt://no-such-host.invalid")
+    assert at_fault(found) == {"address"}
+    assert "no-such-host.invalid" in found["address"].found
+
+
+def test_a_wrong_password_is_refused_in_words(staffed):
+    found = examine_agent(**(staffed.login("agent-1") | {"password": "guessed"}))
+    assert at_fault(found) == {"login"}
+    assert "refused user 'agent-1': not authorized" in found["login"].found
+    assert found["login"].mend == "check username and password"
+
+
+def test_a_broker_that_says_nothing_costs_seconds():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started_s = time.monotonic()
+        found = examine_agent(name="agent-1", broker=f"mqtt://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - started_s < 15
+    assert at_fault(found) == {"login"}
+
+
+def test_another_root_than_the_brokers_lets_nothing_through(staffed):
+    found = examine_agent(**staffed.login("agent-1"), topic_root="other/v1")
+    assert {"access", "worker"} == at_fault(found)
+    assert "not authorized" in found["access"].found
+    assert "topic_root (other/v1)" in found["access"].mend
+
+
+@contextlib.contextmanager
+def anybodys_broker(folder: Path, *options: str) -> Iterator[str]:
+    """The address of a Mosquitto that lets anybody do anything."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    file = folder / "mosquitto.conf"
+    file.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *options, ""]))
+    with running(folder / "mosquitto.log", ["mosquitto", "-c", str(file)]):
+        wait_for(lambda: _listens(port))
+        yield f"mqtt://127.0.0.1:{port}"
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("examine", [examine_agent, examine_worker])
+def test_a_broker_without_an_access_list_fails(tmp_path, examine):
+    with anybodys_broker(tmp_path) as broker:
+        found = examine(name="somebody", broker=broker)
+    assert found["login"].outcome is PASSED
+    assert found["access"].outcome is FAILED
+    assert "no access list: somebody may write in a" in found["access"].found
+    assert "read what is not for it" in found["access"].found
+    assert "broker init" in found["access"].mend
+
+
+@pytest.mark.parametrize("examine", [examine_agent, examine_worker])
+def test_a_broker_that_takes_less_than_an_opening_needs_is_a_warning(tmp_path, examine):
+    with anybodys_broker(tmp_path, "max_packet_size 1000") as broker:
+        found = examine(name="somebody", broker=broker)
+    assert found["packet_size"].outcome is WARNED
+    assert found["packet_size"].figures["needed_bytes"] > 1000 > found["packet_size"].figures["allowed_bytes"]
+    assert "raise max_packet_size" in found["packet_size"].mend
+
+
+def test_without_a_worker_that_is_what_fails(stage):
+    found = examine_agent(**stage.login("agent-1"))
+    assert at_fault(found) == {"worker"}
+    assert found["worker"].found == "no worker is online"
+    assert found["profile"].outcome is SKIPPED
+
+
+def test_in_edge_mode_nobody_is_missed(stage):
+    found = examine_agent(**stage.login("agent-1"), mode="edge")
+    assert at_fault(found) == set()
+    assert found["worker"].outcome is SKIPPED
+
+
+def test_a_worker_of_a_foreign_vocabulary_is_named_with_both_fingerprints(stage, tmp_path):
+    with stage.worker(model=write_gguf(tmp_path / "foreign.gguf", Plan("foreign", 600, 600))):
+        found = examine_agent(**stage.login("agent-1"))
+    assert at_fault(found) == {"fingerprint"}
+    line = found["fingerprint"].found
+    assert "over 4096 tokens" in line
+    assert "worker-1 (foreign, " in line
+    assert "over 600 tokens" in line
+    assert found["fingerprint"].mend == "use models of one family"
+    assert found["round_trip"].outcome is SKIPPED
+
+
+def test_a_worker_that_hangs_is_reached_and_gives_no_verdict(stage, tmp_path, connect):
+    statuses = listen(connect("operator-1", at=stage.broker), TOPICS.worker_status("worker-1"))
+    with stage.worker_program(tmp_path / "log") as worker:
+        assert statuses.get(DEADLINE_S) is not None
+        worker.signal(signal.SIGSTOP)
+        found = examine_agent(**stage.login("agent-1"), verdict_timeout_s=0.5)
+    assert at_fault(found) == {"round_trip"}
+    assert "worker worker-1 gave no verdict within 0.5 s" in found["round_trip"].found
+
+
+def test_a_slow_network_is_a_warning_before_tokens_go_unverified(stage):
+    with stage.worker(), TcpProxy(stage.broker.port) as proxy:
+        proxy.set_network(delay_s=0.2)
+        found = examine_agent(**stage.behind(proxy.port).login("agent-1"), verdict_timeout_s=0.7)
+    assert found["round_trip"].outcome is WARNED
+    assert found["round_trip"].figures["median_ms"] > 400
+    assert "raise verdict_timeout_s" in found["round_trip"].mend
+
+
+def test_an_agent_that_runs_keeps_its_connection(stage, tmp_path, connect):
+    with stage.agent_program(tmp_path / "log", mode="edge"):
+        watcher = connect("operator-1", at=stage.broker)
+        statuses = listen(watcher, TOPICS.agent_status("agent-1"))
+        wait_for(lambda: statuses.get(1))  # it is online
+        found = examine_agent(**stage.login("agent-1"))
+        assert found["alone"].outcome is WARNED
+        left_out = {name for name, finding in found.items() if finding.outcome is SKIPPED}
+        assert {"memory", "context", "speed", "login", "access", "worker", "round_trip"} <= left_out
+        assert found["port"].outcome is PASSED
+        assert at_fault(found) == set()
+        # Whatever the broker would say of a lost connection, it says before it says this.
+        connect("client-1", at=stage.broker).publish(TOPICS.prompt("agent-1"), b"{}", qos=1)
+        assert stage.broker.log.count(" as agent-1 ") == 1
+        assert statuses.get(0.0) is None
+
+
+@pytest.mark.parametrize("program", ["edge-agent", "cloud-broker-worker"])
+def test_a_second_service_of_a_name_is_told_so_and_the_first_goes_on(stage, tmp_path, program):
+    name = {"edge-agent": "agent-1", "cloud-broker-worker": "worker-1"}[program]
+    runs = {"edge-agent": stage.agent_program, "cloud-broker-worker": stage.worker_program}[program]
+    env = {"edge-agent": stage.agent_environment, "cloud-broker-worker": stage.worker_environment}[program]
+    options = {"mode": "edge"} if program == "edge-agent" else {}
+    with runs(tmp_path / "log", **options) as first:
+        second = subprocess.run(
+            command(program, "run"),
+            env=env(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"{program}: {name} already runs on this machine")
+        assert len(second.stderr.splitlines()) == 1
+        assert first.process.poll() is None
+        wait_for(lambda: f" as {name} " in stage.broker.log)
+        assert stage.broker.log.count(f" as {name} ") == 1
+
+
+def test_secrets_that_everybody_can_read_are_a_warning_with_the_command(stage):
+    # Not pytest's folder, which is closed to others whatever the file is.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        config = folder / "agent.toml"
+        config.write_text('password = "secret"\n')
+        for mode, outcome in ((0o644, WARNED), (0o640, PASSED)):
+            config.chmod(mode)
+            settings = agent_settings.DoctorSettings(**stage.login("agent-1"))
+            with AgentDoctor(settings, config) as doctor:
+                finding = doctor.machine.check_settings()
+            assert finding.outcome is outcome
+            assert (finding.mend == f"chmod o-rwx {config}") == (outcome is WARNED)
+
+
+def call(program: str, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(program, "doctor", *arguments),
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_command_prints_lines_or_a_document_and_its_exit_code_says_whether_anything_failed(staffed):
+    env = staffed.agent_environment()
+    lines = call("edge-agent", env)
+    assert (lines.returncode, lines.stderr) == (0, "")
+    assert "✔ passed  round trip   a verdict takes" in lines.stdout
+
+    document = json.loads(call("edge-agent", env, "--json").stdout)
+    assert document["name"] == "agent-1"
+    assert document["outcome"] in {"passed", "warned"}
+
+    broken = call("edge-agent", env | {"HUNCH_AGENT_MODEL": "no.gguf"}, "--json")
+    assert broken.returncode == 1
+    assert json.loads(broken.stdout)["outcome"] == "failed"
+    assert broken.stderr == "edge-agent: 1 of 20 checks failed: model\n"
+
+
+def test_settings_that_cannot_be_read_are_exit_code_2_and_json_where_json_is_asked_for():
+    for program, variable in (("edge-agent", "HUNCH_AGENT"), ("cloud-broker-worker", "HUNCH_WORKER")):
+        done = call(program, os.environ | {f"{variable}_THREADS": "many"}, "--json")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{program}: --threads ({variable}_THREADS): ")
+        (check,) = json.loads(done.stdout)["checks"]
+        assert (check["name"], check["outcome"]) == ("settings", "failed")
