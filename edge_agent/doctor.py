@@ -34,6 +34,9 @@ _PROFILE_WAIT_S = 0.25
 # A worker that takes longer for one token is of no use, whatever the settings allow.
 _VERDICT_WAIT_S = 5.0
 _NUM_TRIPS = 5
+_SLOW_MEND = (
+    "raise verdict_timeout_s, or look for what is slow: the network, too few processors at the worker"
+)
 # A clock that is off by less does no harm; status messages travel for seconds at worst.
 _CLOCKS_APART_S = 60
 
@@ -53,6 +56,9 @@ class AgentDoctor:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._verifier = (
+            None  # it refers to us, and would keep the connection's sockets until the next collection
+        )
         self.broker.close()
         self.machine.close()
 
@@ -147,13 +153,13 @@ class AgentDoctor:
         """Whether the draft model and a target model mean the same by an id."""
         assert self._directory is not None  # the worker's check comes first
         now_s = time.monotonic()
-        fitting = self._directory.ranked(now_s)
-        own = self._vocabulary.fingerprint()
+        fitting = sorted(self._directory.ranked(now_s))
         if not fitting:
-            return failed(
-                f"{self._directory.why_none(now_s).rpartition('; ')[0]}", "use models of one family"
-            )
-        return passed(f"{own}, shared with {', '.join(sorted(fitting))}")
+            found, _, mend = self._directory.why_none(now_s).rpartition("; ")
+            return failed(found, mend)
+        foreign = [name for name in self._directory.online(now_s) if name not in fitting]
+        others = f", but not with {', '.join(foreign)}" if foreign else ""
+        return passed(f"{self._vocabulary.fingerprint()}, shared with {', '.join(fitting)}{others}")
 
     def _check_profile(self) -> Finding:
         """Which profile tells what uncertainty means for this pair."""
@@ -194,10 +200,12 @@ class AgentDoctor:
         limit_ms = self.settings.verdict_timeout_s * 1000
         found = f"a verdict takes {median:.1f} ms (median of {len(took_ms)}, slowest {slowest:.1f} ms)"
         figures = {"median_ms": round(median, 3), "slowest_ms": round(slowest, 3), "verdicts": len(took_ms)}
+        if len(took_ms) < _NUM_TRIPS:
+            return warned(f"{found}; then one did not come in time", _SLOW_MEND, **figures)
         if slowest > limit_ms / 2:
             return warned(
                 f"{found}; verdict_timeout_s leaves {limit_ms:g} ms: answers will have unverified tokens",
-                "raise verdict_timeout_s, or look for what is slow: the network, or too few processors at the worker",
+                _SLOW_MEND,
                 **figures,
             )
         return passed(f"{found}, of {limit_ms:g} ms allowed", **figures)

@@ -19,7 +19,7 @@ from typing import Any
 
 from runtime.certificate_dates import read_validity
 from runtime.checkup.checks import Finding, failed, from_error, in_the_way, passed, warned
-from runtime.link import BrokerAddress, describe_failure, tls_context
+from runtime.link import BrokerAddress, describe_failure, describe_loss, tls_context
 from runtime.mqtt import DEFAULT_MAX_PACKET_BYTES, Connection
 from runtime.one_at_a_time import is_claimed
 from runtime.settings import BrokerSettings
@@ -32,9 +32,16 @@ _HANDSHAKE_S = 4.0
 _LOGIN_S = 6.0
 _ANSWER_S = 3.0
 _POLL_S = 0.02
+# Another process of the same name, on another machine, is back within 0.2 s and ends our connection.
+_SETTLED_S = 0.5
 # Around a payload there is the topic and little else.
 _MAX_HEADER_BYTES = 1024
 _WARN_DAYS = 30
+# OpenSSL's codes for a certificate that is not good yet, or no longer (x509_vfy.h).
+_DATE_MENDS = {
+    9: "set the clock of this machine; it is behind",
+    10: "at the broker: cloud-broker-worker broker rotate-server; or set the clock of this machine",
+}
 _ROTATE = "cloud-broker-worker broker rotate {name}, and bring the new file here"
 
 
@@ -56,6 +63,7 @@ class BrokerChecks:
         """End the connection; there was neither birth nor will, so nobody is told."""
         if self.connection is not None:
             self.connection.stop()
+            self.connection = None
 
     @property
     def address(self) -> BrokerAddress:
@@ -146,7 +154,9 @@ class BrokerChecks:
             with _connected(self._reached[0], _HANDSHAKE_S) as plain:
                 link = context.wrap_socket(plain, server_hostname=address.host)
         except OSError as error:
-            return _from_line(describe_failure(address, error))
+            finding = _from_line(describe_failure(address, error))
+            mend = _DATE_MENDS.get(getattr(error, "verify_code", 0))
+            return finding if mend is None else failed(finding.found, mend)
         with link:
             shown, spoken = link.getpeercert() or {}, link.version()
         until = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
@@ -183,13 +193,30 @@ class BrokerChecks:
         deadline_s = time.monotonic() + _LOGIN_S
         while not self.connection.wait_connected(_POLL_S):
             if self.connection.last_error is not None:
-                return _from_line(self.connection.last_error)
+                return self._refusal(self.connection.last_error)
             if time.monotonic() > deadline_s:
                 return failed(
                     f"broker {self.address} takes the connection and then says nothing",
                     "check that the port is that of an MQTT 5 broker",
                 )
+        settled_s = time.monotonic() + _SETTLED_S
+        while time.monotonic() < settled_s:
+            if not self.connection.connected:
+                return self._contest()
+            time.sleep(_POLL_S)
         return passed(f"the broker lets {self.address.asker} in as {self.settings.name}")
+
+    def _refusal(self, line: str) -> Finding:
+        """Why there is no connection, unless there was one for a moment."""
+        is_lost = line == describe_loss(self.address, was_connected=True)
+        return self._contest() if is_lost else _from_line(line)
+
+    def _contest(self) -> Finding:
+        return failed(
+            f"the broker lets {self.address.asker} in, and the connection ends at once: somebody else connects "
+            f"as {self.settings.name}",
+            "give each process its own name; the broker ends the older connection of two",
+        )
 
     def check_access(
         self, allowed: dict[str, tuple[str, bytes]], forbidden: dict[str, str], unread: str

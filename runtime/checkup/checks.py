@@ -11,8 +11,6 @@ from enum import Enum
 
 from schemas.errors import HunchError
 
-Figure = bool | int | float | str | None
-
 
 class Outcome(Enum):
     """What came of a check; only FAILED makes a check-up fail."""
@@ -33,16 +31,16 @@ class Finding:
     outcome: Outcome
     found: str
     mend: str | None = None
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
     blocks: bool = False
 
 
-def passed(found: str, **figures: Figure) -> Finding:
+def passed(found: str, **figures: float) -> Finding:
     """All is well."""
     return Finding(Outcome.PASSED, found, figures=figures)
 
 
-def warned(found: str, mend: str, **figures: Figure) -> Finding:
+def warned(found: str, mend: str, **figures: float) -> Finding:
     """It works, but not as it should."""
     return Finding(Outcome.WARNED, found, mend, figures)
 
@@ -52,7 +50,7 @@ def in_the_way(found: str, mend: str) -> Finding:
     return Finding(Outcome.WARNED, found, mend, blocks=True)
 
 
-def failed(found: str, mend: str, **figures: Figure) -> Finding:
+def failed(found: str, mend: str, **figures: float) -> Finding:
     """It cannot work."""
     return Finding(Outcome.FAILED, found, mend, figures)
 

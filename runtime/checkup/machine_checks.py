@@ -20,6 +20,8 @@ from runtime.settings import HunchSettings
 
 # Above this share of what is free, the next program that starts may be the one too many.
 _TIGHT_SHARE = 0.8
+# A broker's certificates are good from a day before they were made.
+_CLOCK_BEHIND_S = 86_400
 # A measurement of the model's speed ends at either.
 _SPEED_S, _SPEED_TOKENS = 1.0, 32
 
@@ -150,7 +152,8 @@ class MachineChecks:
         """Whether the clock can be right; `matters` where certificates are judged by it."""
         now = datetime.now(UTC)
         told = f"{now:%Y-%m-%d %H:%M} UTC"
-        newer = [file for file in self._dated_files() if file.stat().st_mtime > now.timestamp()]
+        newest_s = now.timestamp() + _CLOCK_BEHIND_S
+        newer = [file for file in self._dated_files() if file.stat().st_mtime > newest_s]
         if newer:
             written = datetime.fromtimestamp(newer[0].stat().st_mtime, UTC)
             found = f"it says {told}, but {newer[0]} was written on {written:%Y-%m-%d}: it is behind"

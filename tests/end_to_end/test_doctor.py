@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -30,7 +33,7 @@ from schemas.topics import Role, Topics
 from tests.end_to_end.stage import DRAFT_MODEL, ROOT, TARGET_MODEL, Stage, command, running
 from tests.fleet import Fleet
 from tests.gguf_files import Plan, write_gguf
-from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
+from tests.mqtt_helpers import DEADLINE_S, listen, quick, wait_for
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.end_to_end
@@ -60,6 +63,12 @@ def examine_worker(**options: Any) -> dict[str, Finding]:
 def at_fault(found: dict[str, Finding]) -> set[str]:
     """The names of the checks that failed."""
     return {name for name, finding in found.items() if finding.outcome is FAILED}
+
+
+def mend(finding: Finding) -> str:
+    """What to do about it."""
+    assert finding.mend is not None, finding
+    return finding.mend
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +111,14 @@ def test_the_doctors_leave_nothing_behind(stage, connect):
         examine_agent(**stage.login("agent-1"))
         examine_worker(**stage.login("worker-2"))
         wait_for(lambda: not len(worker.sessions))
-        retained = listen(watcher, TOPICS.everything())
-        kept = [retained.get(DEADLINE_S)]
-        assert [message.topic for message in [*kept, *retained.drain()] if message.retained] == [
-            TOPICS.worker_status("worker-1")
-        ]
+        inbox = listen(watcher, TOPICS.everything())
+        # A broker sends what it has kept before what is said later.
+        watched = TOPICS.agent_metrics("agent-2")
+        connect("agent-2", at=stage.broker).publish(watched, b"the end", qos=1)
+        kept = set()
+        while (message := inbox.get(DEADLINE_S)) is not None and message.topic != watched:
+            kept.add(message.topic)
+        assert kept == {TOPICS.worker_status("worker-1")}
 
 
 def test_every_member_of_a_broker_with_certificates_is_told_when_they_end(fleet):
@@ -115,8 +127,8 @@ def test_every_member_of_a_broker_with_certificates_is_told_when_they_end(fleet)
     for name in ("tls", "certificate"):  # the fleet's are made for 30 days
         assert found[name].outcome is WARNED
         assert found[name].figures["days_left"] == 29
-    assert "broker rotate-server" in found["tls"].mend
-    assert "broker rotate agent-1" in found["certificate"].mend
+    assert "broker rotate-server" in mend(found["tls"])
+    assert "broker rotate agent-1" in mend(found["certificate"])
     assert [found[name].outcome for name in ("login", "access", "packet_size")] == [PASSED] * 3
     there = examine_worker(credentials=fleet.files["worker-1"], broker=f"mqtts://localhost:{fleet.port}")
     assert at_fault(there) == set()
@@ -141,7 +153,7 @@ def test_an_expired_certificate_is_named_with_the_command_that_renews_it(fleet, 
     found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
     assert at_fault(found) == {"certificate"}
     assert f"{file} has expired on" in found["certificate"].found
-    assert "cloud-broker-worker broker rotate agent-1" in found["certificate"].mend
+    assert "cloud-broker-worker broker rotate agent-1" in mend(found["certificate"])
     assert found["login"].found == "because of certificate (failed)"
 
 
@@ -162,6 +174,30 @@ def test_a_broker_of_another_name_is_not_trusted(fleet):
     assert "IP address mismatch" in found["tls"].found
 
 
+def test_a_brokers_certificate_that_has_expired_is_the_brokers_to_renew(tmp_path):
+    authority = Authority.create("tests")
+    issued = authority.issue_server(["localhost"], datetime.now(UTC) - timedelta(minutes=1))
+    (tmp_path / "server.pem").write_text(issued.certificate + issued.key)
+    (tmp_path / "ca.pem").write_text(authority.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+
+    def refuse_twice() -> None:
+        server.accept()[0].close()  # the port's check
+        with server.accept()[0] as plain, contextlib.suppress(OSError):
+            context.wrap_socket(plain, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=refuse_twice)
+        thread.start()
+        broker = f"mqtts://localhost:{server.getsockname()[1]}"
+        found = examine_agent(name="agent-1", broker=broker, ca_file=tmp_path / "ca.pem")
+        thread.join(DEADLINE_S)
+    assert at_fault(found) == {"tls"}
+    assert "certificate has expired" in found["tls"].found
+    assert "broker rotate-server" in mend(found["tls"])
+
+
 def test_a_key_of_another_certificate_does_not_fit(fleet):
     other = fleet.folder.mosquitto / "server.key"
     found = examine_agent(
@@ -178,7 +214,7 @@ def test_without_a_usable_model_the_way_to_the_broker_is_checked_all_the_same(st
     models = {"unset": Path(), "missing": tmp_path / "no.gguf", "cut": cut, "a text": ROOT / "LICENSE"}
     found = examine_agent(**staffed.login("agent-1"), model=models[fault])
     assert at_fault(found) == {"model"}
-    assert "GGUF file" in found["model"].mend
+    assert "GGUF file" in mend(found["model"])
     assert "\n" not in found["model"].found
     assert [found[name].outcome for name in ("login", "access")] == [PASSED, PASSED]
     skipped = {name for name, finding in found.items() if finding.outcome is SKIPPED}
@@ -203,14 +239,14 @@ def test_more_memory_than_there_is_fails_before_it_is_taken(staffed):
     found = examine_worker(**staffed.login("worker-2"), max_sessions=256, n_ctx=10_000_000)
     assert at_fault(found) == {"memory"}
     assert found["memory"].figures["needed_bytes"] > found["memory"].figures["free_bytes"]
-    assert "lower n_ctx (now 10000000) or max_sessions" in found["memory"].mend
+    assert "lower n_ctx (now 10000000) or max_sessions" in mend(found["memory"])
     assert found["context"].outcome is SKIPPED
 
 
 def test_threads_and_gpu_layers_that_are_not_there_are_warnings(staffed):
     found = examine_agent(**staffed.login("agent-1"), threads=500, gpu_layers=99, mode="edge")
     assert found["threads"].outcome is WARNED
-    assert "set threads to" in found["threads"].mend
+    assert "set threads to" in mend(found["threads"])
     assert found["gpu"].outcome in {PASSED, WARNED}  # as this llama.cpp was built
 
 
@@ -237,6 +273,14 @@ def test_a_wrong_password_is_refused_in_words(staffed):
     assert found["login"].mend == "check username and password"
 
 
+def test_a_name_that_is_used_on_another_machine_too_is_found(stage, connect):
+    other = connect("agent-1", at=stage.broker, backoff=quick())  # without a claim on this machine
+    found = examine_agent(**stage.login("agent-1"))
+    assert at_fault(found) == {"login"}
+    assert "somebody else connects as agent-1" in found["login"].found
+    assert other.wait_connected(DEADLINE_S)
+
+
 def test_a_broker_that_says_nothing_costs_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started_s = time.monotonic()
@@ -249,7 +293,7 @@ def test_another_root_than_the_brokers_lets_nothing_through(staffed):
     found = examine_agent(**staffed.login("agent-1"), topic_root="other/v1")
     assert {"access", "worker"} == at_fault(found)
     assert "not authorized" in found["access"].found
-    assert "topic_root (other/v1)" in found["access"].mend
+    assert "topic_root (other/v1)" in mend(found["access"])
 
 
 @contextlib.contextmanager
@@ -279,7 +323,7 @@ def test_a_broker_without_an_access_list_fails(tmp_path, examine):
     assert found["access"].outcome is FAILED
     assert "no access list: somebody may write in a" in found["access"].found
     assert "read what is not for it" in found["access"].found
-    assert "broker init" in found["access"].mend
+    assert "broker init" in mend(found["access"])
 
 
 @pytest.mark.parametrize("examine", [examine_agent, examine_worker])
@@ -288,7 +332,7 @@ def test_a_broker_that_takes_less_than_an_opening_needs_is_a_warning(tmp_path, e
         found = examine(name="somebody", broker=broker)
     assert found["packet_size"].outcome is WARNED
     assert found["packet_size"].figures["needed_bytes"] > 1000 > found["packet_size"].figures["allowed_bytes"]
-    assert "raise max_packet_size" in found["packet_size"].mend
+    assert "raise max_packet_size" in mend(found["packet_size"])
 
 
 def test_without_a_worker_that_is_what_fails(stage):
@@ -332,7 +376,7 @@ def test_a_slow_network_is_a_warning_before_tokens_go_unverified(stage):
         found = examine_agent(**stage.behind(proxy.port).login("agent-1"), verdict_timeout_s=0.7)
     assert found["round_trip"].outcome is WARNED
     assert found["round_trip"].figures["median_ms"] > 400
-    assert "raise verdict_timeout_s" in found["round_trip"].mend
+    assert "raise verdict_timeout_s" in mend(found["round_trip"])
 
 
 def test_an_agent_that_runs_keeps_its_connection(stage, tmp_path, connect):
@@ -425,3 +469,12 @@ def test_settings_that_cannot_be_read_are_exit_code_2_and_json_where_json_is_ask
         assert done.stderr.startswith(f"{program}: --threads ({variable}_THREADS): ")
         (check,) = json.loads(done.stdout)["checks"]
         assert (check["name"], check["outcome"]) == ("settings", "failed")
+
+
+def test_the_page_explains_every_figure_that_comes_out(staffed):
+    page = (ROOT / "docs/doctor.md").read_text(encoding="utf-8")
+    table = page[page.index("| check | figures |") :]
+    found = examine_agent(**staffed.login("agent-1")) | examine_worker(**staffed.login("worker-2"))
+    for name, finding in found.items():
+        (row,) = re.findall(rf"^\| .*`{name}`.* \| (.*) \|$", table, re.MULTILINE) or [""]
+        assert finding.figures.keys() <= set(re.findall(r"`(\w+)`", row)), name

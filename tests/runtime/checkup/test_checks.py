@@ -92,7 +92,7 @@ def test_what_a_check_raises_is_its_failure_in_one_line_and_ends_no_other(error,
 
 
 def test_a_result_comes_before_the_next_check_begins():
-    begun = []
+    begun: list[str] = []
     results = run_checks([Check(name, lambda: passed("fine")) for name in ("one", "two")], begun.append)
     assert next(results).name == "one"
     assert begun == ["one"]
