@@ -47,7 +47,8 @@ class MachineChecks:
     def check_settings(self) -> Finding:
         """Whether they fit together, where they come from, and who can read the secrets in them."""
         self.settings.broker_address()  # raises for what no broker could be reached with
-        source = "flags, variables and defaults" if self._config is None else str(self._config)
+        files = [str(file) for file in (self._config, self.settings.credentials) if file is not None]
+        source = " and ".join(files) or "flags, variables and defaults"
         open_files = [str(file) for file in sorted(self._secret_files()) if _others_can_read(file)]
         if open_files:
             listed = " ".join(open_files)

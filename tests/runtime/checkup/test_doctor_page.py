@@ -11,7 +11,7 @@ from cloud_broker_worker import settings as worker_settings
 from cloud_broker_worker.doctor import WorkerDoctor
 from edge_agent import settings as agent_settings
 from edge_agent.doctor import AgentDoctor
-from runtime.checkup.checks import Outcome, Result, passed
+from runtime.checkup.checks import Outcome, Result, passed, spoken
 from runtime.checkup.show import document
 from tests.test_project import ROOT
 
@@ -46,3 +46,8 @@ def test_the_document_has_the_form_that_the_page_shows():
     assert shown.keys() == made.keys()
     assert all(check.keys() == made["checks"][0].keys() for check in shown["checks"])
     assert {check["outcome"] for check in shown["checks"]} <= {outcome.value for outcome in Outcome}
+
+
+def test_the_output_on_the_page_is_that_of_an_agents_checks():
+    shown = re.findall(r"^. (?:passed|warned) +(\w+(?: \w+)?) {2,}", PAGE, re.MULTILINE)
+    assert shown == [spoken(check.name) for check in doctors()["A"]]
