@@ -25,6 +25,7 @@ from cloud_broker_worker.doctor import WorkerDoctor
 from cloud_broker_worker.private_broker import PrivateBroker
 from cloud_broker_worker.provision.actions import renew
 from cloud_broker_worker.provision.authority import Authority
+from cloud_broker_worker.provision.revocation import revoke
 from cloud_broker_worker.provision.roster import Member
 from edge_agent import settings as agent_settings
 from edge_agent.doctor import AgentDoctor
@@ -155,6 +156,21 @@ def test_an_expired_certificate_is_named_with_the_command_that_renews_it(fleet, 
     assert f"{file} has expired on" in found["certificate"].found
     assert "cloud-broker-worker broker rotate agent-1" in mend(found["certificate"])
     assert found["login"].found == "because of certificate (failed)"
+
+
+def test_a_revoked_certificate_is_not_let_in_and_the_line_says_what_to_look_at(fleet):
+    file = fleet.add("agent-9", Role.AGENT)
+    assert revoke(fleet.folder, "agent-9")
+    found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
+    assert at_fault(found) == {"login"}
+    assert "neither expired nor been revoked" in mend(found["login"])
+
+
+def test_a_worker_is_no_agent(fleet):
+    found = examine_agent(credentials=fleet.files["worker-1"], broker=f"mqtts://localhost:{fleet.port}")
+    assert "access" in at_fault(found)
+    assert "does not take completions from worker-1 (not authorized)" in found["access"].found
+    assert "the role of worker-1" in mend(found["access"])
 
 
 def test_a_broker_of_a_foreign_authority_is_not_trusted(fleet, tmp_path):
@@ -469,6 +485,12 @@ def test_settings_that_cannot_be_read_are_exit_code_2_and_json_where_json_is_ask
         assert done.stderr.startswith(f"{program}: --threads ({variable}_THREADS): ")
         (check,) = json.loads(done.stdout)["checks"]
         assert (check["name"], check["outcome"]) == ("settings", "failed")
+
+
+def test_a_workers_doctor_names_the_agents_that_are_online(stage):
+    with stage.agent("agent-2", mode="edge") as agent:
+        assert agent.connection.wait_connected(DEADLINE_S)
+        wait_for(lambda: examine_worker(**stage.login("worker-2"))["agents"].found == "1 online: agent-2")
 
 
 def test_the_page_explains_every_figure_that_comes_out(staffed):
