@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import statistics
+import time
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +27,7 @@ _NUM_ECHOES = 5
 _NODELAY_MS = 35.0
 # Retained messages follow the subscription at once; that there are no more is said by silence alone.
 _RETAINED_WAIT_S = 0.25
+_AGENTS_S = 2.0
 
 
 class WorkerDoctor:
@@ -59,9 +61,9 @@ class WorkerDoctor:
             Check("clock", self._check_clock, ("settings",)),
             Check("address", broker.check_address, ("settings",)),
             Check("port", broker.check_port, ("address",)),
-            Check("tls", broker.check_tls, ("port",)),
             Check("certificate", broker.check_certificate, ("settings",)),
-            Check("login", broker.check_login, ("alone", "tls", "certificate")),
+            Check("tls", broker.check_tls, ("port", "certificate")),
+            Check("login", broker.check_login, ("alone", "tls")),
             Check("access", self._check_access, ("login",)),
             Check("packet_size", self._check_packet_size, ("login", "model")),
             Check("echo", self._check_echo, ("login",)),
@@ -124,7 +126,8 @@ class WorkerDoctor:
         """Who could ask. Workers do not see each other: the access list keeps their status for agents."""
         inbox = self.broker.link.subscribe([(self.topics.all_agent_status(), 1)])
         online: dict[str, bool] = {}
-        while (message := inbox.get(_RETAINED_WAIT_S)) is not None:
+        deadline_s = time.monotonic() + _AGENTS_S
+        while time.monotonic() < deadline_s and (message := inbox.get(_RETAINED_WAIT_S)) is not None:
             try:
                 agent = self.topics.parse(message.topic).agent
                 status = parse_message(AgentStatus, message.payload)

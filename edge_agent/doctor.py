@@ -56,9 +56,8 @@ class AgentDoctor:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._verifier = (
-            None  # it refers to us, and would keep the connection's sockets until the next collection
-        )
+        # It refers to us, and would keep the connection's sockets until the next collection.
+        self._verifier = None
         self.broker.close()
         self.machine.close()
 
@@ -77,9 +76,9 @@ class AgentDoctor:
             Check("clock", self._check_clock, ("settings",)),
             Check("address", broker.check_address, ("settings",)),
             Check("port", broker.check_port, ("address",)),
-            Check("tls", broker.check_tls, ("port",)),
             Check("certificate", broker.check_certificate, ("settings",)),
-            Check("login", broker.check_login, ("alone", "tls", "certificate")),
+            Check("tls", broker.check_tls, ("port", "certificate")),
+            Check("login", broker.check_login, ("alone", "tls")),
             Check("access", self._check_access, ("login",)),
             Check("packet_size", self._check_packet_size, ("login", "model")),
             Check("worker", self._check_worker, ("login", "model")),

@@ -7,6 +7,7 @@ is one that nobody has: a name drawn at random.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import secrets
 import socket
@@ -23,7 +24,7 @@ from runtime.link import BrokerAddress, describe_failure, describe_loss, tls_con
 from runtime.mqtt import DEFAULT_MAX_PACKET_BYTES, Connection
 from runtime.one_at_a_time import is_claimed
 from runtime.settings import BrokerSettings
-from schemas.errors import LinkError, PayloadTooLarge
+from schemas.errors import ConfigurationError, LinkError, PayloadTooLarge
 
 _RESOLVE_S = 3.0
 # For all addresses of a host together; a board that needs longer for one cannot work anyway.
@@ -52,9 +53,8 @@ class BrokerChecks:
         self.settings = settings
         self.connection: Connection | None = None
         self._address: BrokerAddress | None = None
-        self.connect_ms: float | None = (
-            None  # how long the nearest address takes to connect, once it is known
-        )
+        # How long the nearest address takes to connect, once it is known.
+        self.connect_ms: float | None = None
         self._reached: list[Any] = []  # socket addresses, as getaddrinfo gives them
         # Topics of nobody's: they start with what made them, should anyone see them.
         self.nobody = f"doctor-{secrets.token_hex(8)}"
@@ -149,7 +149,12 @@ class BrokerChecks:
                 "not used: the network can read and forge all that is said, the password included",
                 "set up a broker with TLS: cloud-broker-worker broker init",
             )
-        context = tls_context(address)
+        try:
+            context = tls_context(address)
+        except ConfigurationError as error:
+            return failed(
+                str(error), "give the certificate of the broker's authority (ca_file), as a PEM file"
+            )
         try:
             with _connected(self._reached[0], _HANDSHAKE_S) as plain:
                 link = context.wrap_socket(plain, server_hostname=address.host)
@@ -172,7 +177,12 @@ class BrokerChecks:
         file = self.address.cert_file
         if file is None:
             return passed("not used; the login is by user name")
-        tls_context(self.address)  # raises where key and certificate do not belong together
+        try:  # to use them; what the authority's file is like shows with the broker's certificate
+            tls_context(dataclasses.replace(self.address, ca_file=None))
+        except ConfigurationError as error:
+            return failed(
+                str(error), "give the certificate and the key of one and the same member, as PEM files"
+            )
         validity, now = read_validity(file), datetime.now(UTC)
         figures = {"days_left": _days_left(validity.until)}
         rotate = _ROTATE.format(name=self.settings.name)
@@ -187,13 +197,22 @@ class BrokerChecks:
         return passed(found, **figures)
 
     def check_login(self) -> Finding:
-        """Whether the broker lets this member in."""
+        """Whether the broker lets this member in, and it stays in."""
         self.connection = Connection(self.address)
         self.connection.start()
+        refusal = self._wait_let_in(self.connection)
+        if refusal is not None:
+            self.close()  # it would go on trying, and end the connection of whoever else has this name
+            return refusal
+        return passed(f"the broker lets {self.address.asker} in as {self.settings.name}")
+
+    def _wait_let_in(self, connection: Connection) -> Finding | None:
         deadline_s = time.monotonic() + _LOGIN_S
-        while not self.connection.wait_connected(_POLL_S):
-            if self.connection.last_error is not None:
-                return self._refusal(self.connection.last_error)
+        while not connection.wait_connected(_POLL_S):
+            if connection.last_error == describe_loss(self.address, was_connected=True):
+                return self._contest()
+            if connection.last_error is not None:
+                return _from_line(connection.last_error)
             if time.monotonic() > deadline_s:
                 return failed(
                     f"broker {self.address} takes the connection and then says nothing",
@@ -201,15 +220,10 @@ class BrokerChecks:
                 )
         settled_s = time.monotonic() + _SETTLED_S
         while time.monotonic() < settled_s:
-            if not self.connection.connected:
+            if not connection.connected:
                 return self._contest()
             time.sleep(_POLL_S)
-        return passed(f"the broker lets {self.address.asker} in as {self.settings.name}")
-
-    def _refusal(self, line: str) -> Finding:
-        """Why there is no connection, unless there was one for a moment."""
-        is_lost = line == describe_loss(self.address, was_connected=True)
-        return self._contest() if is_lost else _from_line(line)
+        return None
 
     def _contest(self) -> Finding:
         return failed(

@@ -11,6 +11,8 @@ from enum import Enum
 
 from schemas.errors import HunchError
 
+_SAY_MORE = "ask again with --log-level debug, which says more"
+
 
 class Outcome(Enum):
     """What came of a check; only FAILED makes a check-up fail."""
@@ -93,17 +95,18 @@ def run_checks(
 
     A check never ends the others: what it raises is its failure.
     """
-    blocked: dict[str, Outcome] = {}
+    causes: dict[str, Result] = {}  # of each check that others must not stand on, the one that began it
     for check in checks:
-        missing = next((name for name in check.needs if name in blocked), None)
-        if missing is None:
+        cause = next((causes[name] for name in check.needs if name in causes), None)
+        if cause is None:
             begins(check.name)
             finding = _examine(check)
         else:
-            finding = skipped(f"because of {spoken(missing)} ({blocked[missing].value})")
+            finding = skipped(f"because of {spoken(cause.name)} ({cause.finding.outcome.value})")
+        result = Result(check.name, finding)
         if finding.blocks or finding.outcome in {Outcome.FAILED, Outcome.SKIPPED}:
-            blocked[check.name] = finding.outcome
-        yield Result(check.name, finding)
+            causes[check.name] = cause or result
+        yield result
 
 
 def spoken(name: str) -> str:
@@ -115,7 +118,8 @@ def _examine(check: Check) -> Finding:
     try:
         return check.run()
     except HunchError as error:
-        return from_error(error)
+        finding = from_error(error)
+        return finding if finding.mend is not None else failed(finding.found, _SAY_MORE)
     except OSError as error:
         where = "" if error.filename is None else f": {error.filename}"
         return failed(f"{error.strerror or error}{where}", "see that it is there and may be read")

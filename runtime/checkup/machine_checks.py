@@ -17,6 +17,7 @@ from runtime.checkup.checks import Finding, failed, passed, skipped, warned
 from runtime.llama import Context, ContextOptions, Model, Span, supports_gpu
 from runtime.machine import available_memory_bytes, clock_is_kept, usable_processors
 from runtime.settings import HunchSettings
+from schemas.errors import ModelError
 
 # Above this share of what is free, the next program that starts may be the one too many.
 _TIGHT_SHARE = 0.8
@@ -110,7 +111,10 @@ class MachineChecks:
         """Whether the model was made for so many tokens, and whether llama.cpp gives them."""
         model = self._loaded()
         options = self._options(model)
-        self.context = Context(model, options)
+        try:
+            self.context = Context(model, options)
+        except ModelError as error:
+            return failed(str(error), self._less_memory())
         length = options.num_cells // options.max_sequences
         each = (
             f"{length} tokens"

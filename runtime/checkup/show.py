@@ -7,12 +7,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
 from runtime.checkup.checks import Check, Outcome, Result, run_checks, spoken
@@ -48,7 +46,7 @@ def carry_out(checks: Sequence[Check], *, prog: str, name: str, as_json: bool) -
         results += run_checks(checks)
         print_document(results, prog=prog, name=name)
     else:
-        with _watching(console) as status:
+        with console.status("") as status:  # on a terminal it says what is looked at; elsewhere nothing
             for result in run_checks(checks, lambda check: status.update(f"{spoken(check)} …")):
                 results.append(result)
                 for line in lines(result):
@@ -59,19 +57,15 @@ def carry_out(checks: Sequence[Check], *, prog: str, name: str, as_json: bool) -
         raise CheckupFailed(at_fault, len(results))
 
 
-@contextmanager
-def _watching(console: Console) -> Iterator[Status]:
-    """On a terminal, say what is being looked at; elsewhere rich shows nothing of it."""
-    with console.status("") as status:
-        yield status
-
-
 def lines(result: Result) -> Iterator[Text]:
     """What was found and, below it, the mend. The words say it all: signs and colours are beside them."""
     finding = result.finding
     outcome = f"{_SIGNS[finding.outcome]} {finding.outcome.value}"
-    head = Text(f"{outcome:<{_OUTCOME_WIDTH}}", _STYLES[finding.outcome])
-    yield head.append(f"{spoken(result.name):<{_NAME_WIDTH}}", "bold").append(finding.found, "default")
+    yield Text.assemble(
+        (f"{outcome:<{_OUTCOME_WIDTH}}", _STYLES[finding.outcome]),
+        (f"{spoken(result.name):<{_NAME_WIDTH}}", "bold"),
+        finding.found,
+    )
     if finding.mend is not None:
         yield Text(" " * (_OUTCOME_WIDTH + _NAME_WIDTH) + f"→ {finding.mend}", "cyan")
 

@@ -1,75 +1,40 @@
-"""What the doctors find, with a real Mosquitto and real models: a healthy set-up, and one fault at a time."""
+"""What the doctors find with real models, a real worker and a real Mosquitto: all well, and one fault at a time."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
-import ssl
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cloud_broker_worker import settings as worker_settings
-from cloud_broker_worker.doctor import WorkerDoctor
 from cloud_broker_worker.private_broker import PrivateBroker
-from cloud_broker_worker.provision.actions import renew
-from cloud_broker_worker.provision.authority import Authority
-from cloud_broker_worker.provision.revocation import revoke
-from cloud_broker_worker.provision.roster import Member
 from edge_agent import settings as agent_settings
 from edge_agent.doctor import AgentDoctor
-from runtime.checkup.checks import Finding, Outcome, run_checks
 from schemas.topics import Role, Topics
-from tests.end_to_end.stage import DRAFT_MODEL, ROOT, TARGET_MODEL, Stage, command, running
-from tests.fleet import Fleet
+from tests.end_to_end.examination import (
+    MACHINE,
+    PASSED,
+    SKIPPED,
+    WARNED,
+    at_fault,
+    examine_agent,
+    examine_worker,
+    mend,
+)
+from tests.end_to_end.stage import DRAFT_MODEL, ROOT, Stage, command
 from tests.gguf_files import Plan, write_gguf
-from tests.mqtt_helpers import DEADLINE_S, listen, quick, wait_for
+from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.end_to_end
 
 TOPICS = Topics()
-PASSED, WARNED, FAILED, SKIPPED = Outcome
-# What may come out otherwise on a machine that is small, or that nobody sets the clock of.
-MACHINE = {"threads", "clock"}
-
-
-def examine_agent(**options: Any) -> dict[str, Finding]:
-    """What `edge-agent doctor` finds."""
-    usual: dict[str, Any] = {"model": DRAFT_MODEL, "threads": 1, "verdict_timeout_s": 30.0}
-    settings = agent_settings.DoctorSettings(**(usual | options))
-    with AgentDoctor(settings, None) as doctor:
-        return {result.name: result.finding for result in run_checks(doctor.checks())}
-
-
-def examine_worker(**options: Any) -> dict[str, Finding]:
-    """What `cloud-broker-worker doctor` finds."""
-    usual: dict[str, Any] = {"model": TARGET_MODEL, "threads": 1}
-    settings = worker_settings.DoctorSettings(**(usual | options))
-    with WorkerDoctor(settings, None) as doctor:
-        return {result.name: result.finding for result in run_checks(doctor.checks())}
-
-
-def at_fault(found: dict[str, Finding]) -> set[str]:
-    """The names of the checks that failed."""
-    return {name for name, finding in found.items() if finding.outcome is FAILED}
-
-
-def mend(finding: Finding) -> str:
-    """What to do about it."""
-    assert finding.mend is not None, finding
-    return finding.mend
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +45,6 @@ def staffed() -> Iterator[Stage]:
         stage = Stage(broker)
         with stage.worker(beat_s=60):
             yield stage
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    """A broker with certificates."""
-    with Fleet({"agent-1": Role.AGENT, "worker-1": Role.WORKER}) as running:
-        yield running
 
 
 def test_a_healthy_agent_passes_every_check(staffed):
@@ -120,107 +78,6 @@ def test_the_doctors_leave_nothing_behind(stage, connect):
         while (message := inbox.get(DEADLINE_S)) is not None and message.topic != watched:
             kept.add(message.topic)
         assert kept == {TOPICS.worker_status("worker-1")}
-
-
-def test_every_member_of_a_broker_with_certificates_is_told_when_they_end(fleet):
-    found = examine_agent(credentials=fleet.files["agent-1"], broker=f"mqtts://localhost:{fleet.port}")
-    assert at_fault(found) == {"worker"}
-    for name in ("tls", "certificate"):  # the fleet's are made for 30 days
-        assert found[name].outcome is WARNED
-        assert found[name].figures["days_left"] == 29
-    assert "broker rotate-server" in mend(found["tls"])
-    assert "broker rotate agent-1" in mend(found["certificate"])
-    assert [found[name].outcome for name in ("login", "access", "packet_size")] == [PASSED] * 3
-    there = examine_worker(credentials=fleet.files["worker-1"], broker=f"mqtts://localhost:{fleet.port}")
-    assert at_fault(there) == set()
-    assert there["access"].outcome is PASSED
-
-
-def credentials_of(fleet: Fleet, folder: Path, until: datetime, authority: Authority | None = None) -> Path:
-    """A file for agent-1 with a certificate that ends then; `authority` is whom it trusts."""
-    used = fleet.folder.load_authority()
-    _, made = renew(fleet.folder.load(), used, Member(name="agent-1", role=Role.AGENT), until)
-    text = made.to_toml()
-    if authority is not None:
-        text = text.replace(used.certificate.strip(), authority.certificate.strip())
-    file = folder / "agent-1.toml"
-    file.write_text(text)
-    file.chmod(0o600)
-    return file
-
-
-def test_an_expired_certificate_is_named_with_the_command_that_renews_it(fleet, tmp_path):
-    file = credentials_of(fleet, tmp_path, datetime.now(UTC) - timedelta(minutes=1))
-    found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
-    assert at_fault(found) == {"certificate"}
-    assert f"{file} has expired on" in found["certificate"].found
-    assert "cloud-broker-worker broker rotate agent-1" in mend(found["certificate"])
-    assert found["login"].found == "because of certificate (failed)"
-
-
-def test_a_revoked_certificate_is_not_let_in_and_the_line_says_what_to_look_at(fleet):
-    file = fleet.add("agent-9", Role.AGENT)
-    assert revoke(fleet.folder, "agent-9")
-    found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
-    assert at_fault(found) == {"login"}
-    assert "neither expired nor been revoked" in mend(found["login"])
-
-
-def test_a_worker_is_no_agent(fleet):
-    found = examine_agent(credentials=fleet.files["worker-1"], broker=f"mqtts://localhost:{fleet.port}")
-    assert "access" in at_fault(found)
-    assert "does not take completions from worker-1 (not authorized)" in found["access"].found
-    assert "the role of worker-1" in mend(found["access"])
-
-
-def test_a_broker_of_a_foreign_authority_is_not_trusted(fleet, tmp_path):
-    later = datetime.now(UTC) + timedelta(days=100)
-    file = credentials_of(fleet, tmp_path, later, Authority.create("somebody else's"))
-    found = examine_agent(credentials=file, broker=f"mqtts://localhost:{fleet.port}")
-    assert at_fault(found) == {"tls"}
-    assert "shows a certificate that is not trusted" in found["tls"].found
-    assert found["tls"].mend == "check ca_file and the host name"
-    assert found["certificate"].outcome is PASSED
-    assert found["login"].outcome is SKIPPED
-
-
-def test_a_broker_of_another_name_is_not_trusted(fleet):
-    found = examine_agent(credentials=fleet.files["agent-1"], broker=f"mqtts://0.0.0.0:{fleet.port}")
-    assert at_fault(found) == {"tls"}
-    assert "IP address mismatch" in found["tls"].found
-
-
-def test_a_brokers_certificate_that_has_expired_is_the_brokers_to_renew(tmp_path):
-    authority = Authority.create("tests")
-    issued = authority.issue_server(["localhost"], datetime.now(UTC) - timedelta(minutes=1))
-    (tmp_path / "server.pem").write_text(issued.certificate + issued.key)
-    (tmp_path / "ca.pem").write_text(authority.certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server.pem")
-
-    def refuse_twice() -> None:
-        server.accept()[0].close()  # the port's check
-        with server.accept()[0] as plain, contextlib.suppress(OSError):
-            context.wrap_socket(plain, server_side=True)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=refuse_twice)
-        thread.start()
-        broker = f"mqtts://localhost:{server.getsockname()[1]}"
-        found = examine_agent(name="agent-1", broker=broker, ca_file=tmp_path / "ca.pem")
-        thread.join(DEADLINE_S)
-    assert at_fault(found) == {"tls"}
-    assert "certificate has expired" in found["tls"].found
-    assert "broker rotate-server" in mend(found["tls"])
-
-
-def test_a_key_of_another_certificate_does_not_fit(fleet):
-    other = fleet.folder.mosquitto / "server.key"
-    found = examine_agent(
-        credentials=fleet.files["agent-1"], key_file=other, broker=f"mqtts://localhost:{fleet.port}"
-    )
-    assert {"certificate"} <= at_fault(found)
-    assert str(other) in found["certificate"].found
 
 
 @pytest.mark.parametrize("fault", ["unset", "missing", "cut", "a text"])
@@ -264,91 +121,6 @@ def test_threads_and_gpu_layers_that_are_not_there_are_warnings(staffed):
     assert found["threads"].outcome is WARNED
     assert "set threads to" in mend(found["threads"])
     assert found["gpu"].outcome in {PASSED, WARNED}  # as this llama.cpp was built
-
-
-def test_a_port_where_nothing_listens(staffed):
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-        found = examine_agent(name="agent-1", broker=f"mqtt://127.0.0.1:{port}")
-    assert at_fault(found) == {"port"}
-    assert f"nothing listens at broker 127.0.0.1:{port}" in found["port"].found
-    assert found["port"].mend == "check host, port and that the broker runs"
-
-
-def test_a_host_that_nobody_knows(staffed):
-    found = examine_agent(name="agent-1", broker="mqtt://no-such-host.invalid")
-    assert at_fault(found) == {"address"}
-    assert "no-such-host.invalid" in found["address"].found
-
-
-def test_a_wrong_password_is_refused_in_words(staffed):
-    found = examine_agent(**(staffed.login("agent-1") | {"password": "guessed"}))
-    assert at_fault(found) == {"login"}
-    assert "refused user 'agent-1': not authorized" in found["login"].found
-    assert found["login"].mend == "check username and password"
-
-
-def test_a_name_that_is_used_on_another_machine_too_is_found(stage, connect):
-    other = connect("agent-1", at=stage.broker, backoff=quick())  # without a claim on this machine
-    found = examine_agent(**stage.login("agent-1"))
-    assert at_fault(found) == {"login"}
-    assert "somebody else connects as agent-1" in found["login"].found
-    assert other.wait_connected(DEADLINE_S)
-
-
-def test_a_broker_that_says_nothing_costs_seconds():
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        started_s = time.monotonic()
-        found = examine_agent(name="agent-1", broker=f"mqtt://127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - started_s < 15
-    assert at_fault(found) == {"login"}
-
-
-def test_another_root_than_the_brokers_lets_nothing_through(staffed):
-    found = examine_agent(**staffed.login("agent-1"), topic_root="other/v1")
-    assert {"access", "worker"} == at_fault(found)
-    assert "not authorized" in found["access"].found
-    assert "topic_root (other/v1)" in mend(found["access"])
-
-
-@contextlib.contextmanager
-def anybodys_broker(folder: Path, *options: str) -> Iterator[str]:
-    """The address of a Mosquitto that lets anybody do anything."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    file = folder / "mosquitto.conf"
-    file.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *options, ""]))
-    with running(folder / "mosquitto.log", ["mosquitto", "-c", str(file)]):
-        wait_for(lambda: _listens(port))
-        yield f"mqtt://127.0.0.1:{port}"
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
-@pytest.mark.parametrize("examine", [examine_agent, examine_worker])
-def test_a_broker_without_an_access_list_fails(tmp_path, examine):
-    with anybodys_broker(tmp_path) as broker:
-        found = examine(name="somebody", broker=broker)
-    assert found["login"].outcome is PASSED
-    assert found["access"].outcome is FAILED
-    assert "no access list: somebody may write in a" in found["access"].found
-    assert "read what is not for it" in found["access"].found
-    assert "broker init" in mend(found["access"])
-
-
-@pytest.mark.parametrize("examine", [examine_agent, examine_worker])
-def test_a_broker_that_takes_less_than_an_opening_needs_is_a_warning(tmp_path, examine):
-    with anybodys_broker(tmp_path, "max_packet_size 1000") as broker:
-        found = examine(name="somebody", broker=broker)
-    assert found["packet_size"].outcome is WARNED
-    assert found["packet_size"].figures["needed_bytes"] > 1000 > found["packet_size"].figures["allowed_bytes"]
-    assert "raise max_packet_size" in mend(found["packet_size"])
 
 
 def test_without_a_worker_that_is_what_fails(stage):

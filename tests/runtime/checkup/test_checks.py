@@ -22,7 +22,7 @@ def outcomes(*checks: Check) -> dict[str, Outcome]:
     return {result.name: result.finding.outcome for result in run_checks(checks)}
 
 
-def test_what_stands_on_a_failed_check_is_skipped_and_says_why():
+def test_what_stands_on_a_failed_check_is_skipped_and_names_where_it_began():
     results = list(
         run_checks(
             [
@@ -36,7 +36,7 @@ def test_what_stands_on_a_failed_check_is_skipped_and_says_why():
     found = [(result.finding.outcome, result.finding.found) for result in results[1:]]
     assert found == [
         (Outcome.SKIPPED, "because of port (failed)"),
-        (Outcome.SKIPPED, "because of packet size (skipped)"),
+        (Outcome.SKIPPED, "because of port (failed)"),
         (Outcome.PASSED, "right"),
     ]
 
@@ -69,7 +69,11 @@ def test_a_check_that_finds_nothing_to_look_at_blocks_what_stands_on_it():
     ("error", "found", "mend"),
     [
         (ConfigurationError("m.gguf does not exist; give a path"), "m.gguf does not exist", "give a path"),
-        (ModelError("it failed:\n - here\n - there"), "it failed: - here - there", None),
+        (
+            ModelError("it failed:\n - here\n - there"),
+            "it failed: - here - there",
+            "ask again with --log-level debug, which says more",
+        ),
         (
             FileNotFoundError(2, "No such file", "a.pem"),
             "No such file: a.pem",
