@@ -13,10 +13,11 @@ from typing import Self
 
 from cloud_broker_worker.settings import WorkerSettings
 from cloud_broker_worker.worker import checked_profile, context_options
-from runtime.checkup.broker_checks import BrokerChecks, round_trip_ms
+from runtime.checkup.broker_checks import BrokerChecks
 from runtime.checkup.checks import Check, Finding, failed, passed, warned
 from runtime.checkup.machine_checks import MachineChecks
 from runtime.checkup.openings import largest_opening
+from runtime.checkup.rights import check_access, check_packet_size, round_trip_ms
 from runtime.llama import Model
 from schemas.errors import WireError
 from schemas.messages import AgentStatus, Presence, parse_message
@@ -84,9 +85,11 @@ class WorkerDoctor:
         """A worker writes verdicts, its own status and profiles, and reads no verdicts."""
         nobody = self.broker.nobody
         verdict = self.topics.verdict(nobody)
-        return self.broker.check_access(
-            {"verdicts": (verdict, b"")},
-            {
+        return check_access(
+            self.broker.link,
+            self.settings,
+            allowed={"verdicts": (verdict, b"")},
+            forbidden={
                 "write in an agent's name": self.topics.agent_metrics(nobody),
                 "write in another worker's name": self.topics.worker_metrics(nobody),
             },
@@ -98,7 +101,7 @@ class WorkerDoctor:
         n_ctx = options.num_cells // options.max_sequences
         frame = largest_opening(self._vocabulary, n_ctx)
         topic = self.topics.open(self.broker.nobody, self.settings.name)
-        return self.broker.check_packet_size(topic, frame, f"an opening of {n_ctx} tokens")
+        return check_packet_size(self.broker.link, topic, frame, f"an opening of {n_ctx} tokens")
 
     def _check_echo(self) -> Finding:
         """How long a message takes to the broker and back, by the only topic that a worker writes and reads."""

@@ -22,6 +22,7 @@ from runtime.checkup.broker_checks import BrokerChecks
 from runtime.checkup.checks import Check, Finding, failed, passed, skipped, warned
 from runtime.checkup.machine_checks import MachineChecks
 from runtime.checkup.openings import largest_opening
+from runtime.checkup.rights import check_access, check_packet_size
 from runtime.content_digest import content_digest
 from runtime.llama import Model
 from runtime.profile_file import read_profile
@@ -95,9 +96,11 @@ class AgentDoctor:
         own, nobody = self.settings.name, self.broker.nobody
         completion = self.topics.completion(own, nobody)
         ended = Completion(index=0, finish_reason="stop").to_bytes()
-        return self.broker.check_access(
-            {"completions": (completion, ended)},
-            {
+        return check_access(
+            self.broker.link,
+            self.settings,
+            allowed={"completions": (completion, ended)},
+            forbidden={
                 "write in another agent's name": self.topics.agent_metrics(nobody),
                 "write verdicts": self.topics.verdict(nobody),
             },
@@ -109,7 +112,7 @@ class AgentDoctor:
         n_ctx = context_options(self.settings, model).num_cells
         frame = largest_opening(self._vocabulary, n_ctx)
         topic = self.topics.open(self.settings.name, self.broker.nobody)
-        return self.broker.check_packet_size(topic, frame, f"an opening of {n_ctx} tokens")
+        return check_packet_size(self.broker.link, topic, frame, f"an opening of {n_ctx} tokens")
 
     def _check_worker(self) -> Finding:
         """Who is there to be asked."""

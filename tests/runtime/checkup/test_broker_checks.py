@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.checkup import broker_checks
-from runtime.checkup.broker_checks import BrokerChecks, round_trip_ms
+from runtime.checkup.broker_checks import BrokerChecks
 from runtime.checkup.checks import Outcome
+from runtime.checkup.rights import check_packet_size, round_trip_ms
 from runtime.settings import BrokerSettings
 from schemas.topics import Topics
 from tests.conftest import Connect
@@ -98,13 +99,12 @@ def test_an_authority_that_is_not_there_fails_with_what_to_give(tmp_path):
 
 
 def test_an_opening_that_no_broker_could_take_is_no_fault_of_the_broker(connect: Connect):
-    made = checks()
-    made.connection = connect("agent-1")
+    link = connect("agent-1")
     topic = Topics().open("agent-1", "worker-1")
-    finding = made.check_packet_size(topic, bytes(400_000), "an opening")
+    finding = check_packet_size(link, topic, bytes(400_000), "an opening")
     assert finding.outcome is Outcome.PASSED
     assert "will be unverified" in finding.found
-    assert made.check_packet_size(topic, bytes(4000), "an opening").found.endswith("up to 4,000 bytes")
+    assert check_packet_size(link, topic, bytes(4000), "an opening").found.endswith("up to 4,000 bytes")
 
 
 def test_what_does_not_come_back_ends_the_count():
