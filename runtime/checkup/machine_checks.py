@@ -151,7 +151,8 @@ class MachineChecks:
                 break
         self.context.truncate(0, 0)
         speed = count / (time.monotonic() - started_s)
-        return passed(f"{speed:.3g} tokens a second, one at a time", tokens_per_s=round(speed, 3))
+        told = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+        return passed(f"{told} tokens a second, one at a time", tokens_per_s=round(speed, 3))
 
     def check_clock(self, *, matters: bool) -> Finding:
         """Whether the clock can be right; `matters` where certificates are judged by it."""

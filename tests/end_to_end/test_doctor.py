@@ -28,8 +28,10 @@ from tests.end_to_end.examination import (
     mend,
 )
 from tests.end_to_end.stage import DRAFT_MODEL, ROOT, Stage, command
+from tests.end_to_end.test_commands import silent_worker_status
 from tests.gguf_files import Plan, write_gguf
 from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
+from tests.profiles import made_up_profile
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.end_to_end
@@ -130,6 +132,61 @@ def test_without_a_worker_that_is_what_fails(stage):
     assert found["profile"].outcome is SKIPPED
 
 
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"boot": 2**50}, "worker-1 started in the future: this clock is behind, or theirs is ahead"),
+        ({"sessions": 3, "max_sessions": 3}, "all full: who opens a session there ends another one"),
+    ],
+    ids=["ahead", "full"],
+)
+def test_what_a_worker_says_of_itself_can_be_a_warning(stage, connect, said, line):
+    status = silent_worker_status().model_copy(update=said)
+    silent = connect("worker-1", at=stage.broker)
+    silent.publish(TOPICS.worker_status("worker-1"), status.to_bytes(), qos=1, retain=True)
+    found = examine_agent(**stage.login("agent-1"), verdict_timeout_s=0.2)
+    assert found["worker"].outcome is WARNED
+    assert line in found["worker"].found
+    assert at_fault(found) == {"round_trip"}  # it is but a status
+
+
+def test_a_profile_is_found_where_it_is_and_one_of_another_pair_is_named(staffed, connect, tmp_path):
+    with staffed.agent("agent-2") as agent:
+        pair = agent.pair()
+    assert pair is not None
+    login, profile = staffed.login("agent-1"), made_up_profile(pair)
+    file, other, broken = (tmp_path / name for name in ("own.json", "other.json", "broken.json"))
+    file.write_bytes(profile.to_bytes())
+    other.write_bytes(made_up_profile().to_bytes())
+    broken.write_text("{")
+
+    assert f"{profile.id}, from {file}" in examine_agent(**login, profile=file)["profile"].found
+    for bad, line in ((other, "is for the draft model draft"), (broken, "is no profile of this version")):
+        found = examine_agent(**login, profile=bad)
+        assert at_fault(found) == {"profile"}
+        assert line in found["profile"].found
+
+    elsewhere = made_up_profile(pair.model_copy(update={"target": "another"}))
+    file.write_bytes(elsewhere.to_bytes())
+    found = examine_agent(**login, profile=file)
+    assert found["profile"].outcome is WARNED
+    assert "is for the target model another" in found["profile"].found
+
+    topic = TOPICS.profile(profile.id)
+    keeper = connect("worker-2", at=staffed.broker)
+    keeper.publish(topic, profile.to_bytes(), qos=1, retain=True)
+    wait_for(lambda: "from the broker" in examine_agent(**login)["profile"].found)
+    keeper.publish(topic, b"", qos=1, retain=True)
+
+
+def test_a_worker_publishes_only_a_profile_of_its_own_target_model(staffed, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_bytes(made_up_profile().to_bytes())
+    found = examine_worker(**staffed.login("worker-2"), profile=other)
+    assert at_fault(found) == {"profile"}
+    assert "is for the target model target" in found["profile"].found
+
+
 def test_in_edge_mode_nobody_is_missed(stage):
     found = examine_agent(**stage.login("agent-1"), mode="edge")
     assert at_fault(found) == set()
@@ -182,6 +239,16 @@ def test_an_agent_that_runs_keeps_its_connection(stage, tmp_path, connect):
         connect("client-1", at=stage.broker).publish(TOPICS.prompt("agent-1"), b"{}", qos=1)
         assert stage.broker.log.count(" as agent-1 ") == 1
         assert statuses.get(0.0) is None
+
+
+def test_a_worker_that_runs_keeps_its_connection(stage, tmp_path):
+    with stage.worker_program(tmp_path / "log"):
+        wait_for(lambda: " as worker-1 " in stage.broker.log)
+        found = examine_worker(**stage.login("worker-1"))
+        assert found["alone"].outcome is WARNED
+        assert {found[name].outcome for name in ("memory", "context", "login", "echo")} == {SKIPPED}
+        assert at_fault(found) == set()
+        assert stage.broker.log.count(" as worker-1 ") == 1
 
 
 @pytest.mark.parametrize("program", ["edge-agent", "cloud-broker-worker"])
