@@ -101,6 +101,8 @@ class MachineChecks:
             f"{_megabytes(free)} free"
         )
         figures = {"needed_bytes": needed, "cache_bytes": cache, "free_bytes": free}
+        if self.settings.gpu_layers and supports_gpu():
+            return passed(f"{found}; how much of it goes to the GPU shows with the context", **figures)
         if needed > free:
             return failed(found, f"{self._less_memory()}, or take a smaller model", **figures)
         if needed > _TIGHT_SHARE * free:

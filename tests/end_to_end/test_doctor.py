@@ -217,10 +217,10 @@ def test_a_worker_that_hangs_is_reached_and_gives_no_verdict(stage, tmp_path, co
 
 def test_a_slow_network_is_a_warning_before_tokens_go_unverified(stage):
     with stage.worker(), TcpProxy(stage.broker.port) as proxy:
-        proxy.set_network(delay_s=0.2)
-        found = examine_agent(**stage.behind(proxy.port).login("agent-1"), verdict_timeout_s=0.7)
+        proxy.set_network(delay_s=0.4)
+        found = examine_agent(**stage.behind(proxy.port).login("agent-1"), verdict_timeout_s=1.5)
     assert found["round_trip"].outcome is WARNED
-    assert found["round_trip"].figures["median_ms"] > 400
+    assert found["round_trip"].figures["median_ms"] > 800
     assert "raise verdict_timeout_s" in mend(found["round_trip"])
 
 

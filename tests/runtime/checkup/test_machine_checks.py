@@ -52,6 +52,15 @@ def test_memory_is_enough_tight_or_too_little(checks, monkeypatch, free, outcome
     assert (finding.mend is None) == (outcome is Outcome.PASSED)
 
 
+def test_memory_is_not_judged_where_a_gpu_has_a_part_of_the_model(checks, monkeypatch):
+    monkeypatch.setattr(machine_checks, "available_memory_bytes", lambda: 10**6)
+    monkeypatch.setattr(machine_checks, "supports_gpu", lambda: True)
+    checks.check_model(chats=True)
+    assert checks.check_memory().outcome is Outcome.FAILED
+    checks.settings = checks.settings.model_copy(update={"gpu_layers": 4})
+    assert checks.check_memory().outcome is Outcome.PASSED
+
+
 def test_a_kernel_that_says_nothing_of_its_memory_leaves_the_check_out(checks, monkeypatch):
     monkeypatch.setattr(machine_checks, "available_memory_bytes", lambda: None)
     checks.check_model(chats=True)
