@@ -41,10 +41,10 @@ def check_access(
             )
     leaks = [word for word, topic in forbidden.items() if _is_taken(link, topic)]
     if overheard.get(0.0) is not None:  # a broker hands on what came before it answers what came after
-        leaks.append("and read what is not for it")
+        leaks.append("read what is not for it")
     if leaks:
         return failed(
-            f"the broker has no access list: {settings.name} may {', '.join(leaks)}",
+            f"the broker lets {settings.name} {' and '.join(leaks)}: it has no access list, or not this fleet's",
             "cloud-broker-worker broker init makes a broker that has one",
         )
     return passed(f"{settings.name} may write {', '.join(allowed)}, and nothing in another's name")

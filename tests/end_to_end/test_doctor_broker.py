@@ -96,7 +96,7 @@ def test_a_broker_without_an_access_list_fails(tmp_path, examine):
         found = examine(name="somebody", broker=broker)
     assert found["login"].outcome is PASSED
     assert found["access"].outcome is FAILED
-    assert "no access list: somebody may write in a" in found["access"].found
+    assert "the broker lets somebody write in a" in found["access"].found
     assert "read what is not for it" in found["access"].found
     assert "broker init" in mend(found["access"])
 
