@@ -27,7 +27,7 @@ from tests.end_to_end.examination import (
     examine_worker,
     mend,
 )
-from tests.end_to_end.stage import DRAFT_MODEL, ROOT, Stage, command
+from tests.end_to_end.stage import DRAFT_MODEL, PATIENCE_S, ROOT, Stage, command
 from tests.end_to_end.test_commands import silent_worker_status
 from tests.gguf_files import Plan, write_gguf
 from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
@@ -264,7 +264,7 @@ def test_a_second_service_of_a_name_is_told_so_and_the_first_goes_on(stage, tmp_
             capture_output=True,
             text=True,
             check=False,
-            timeout=DEADLINE_S,
+            timeout=PATIENCE_S,
         )
         assert second.returncode == 2
         assert second.stderr.startswith(f"{program}: {name} already runs on this machine")
@@ -297,7 +297,7 @@ def call(program: str, env: dict[str, str], *arguments: str) -> subprocess.Compl
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
