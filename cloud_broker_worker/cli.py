@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from cloud_broker_worker.doctor import WorkerDoctor
 from cloud_broker_worker.monitor import run as monitor
-from cloud_broker_worker.settings import DEFAULT_FILE, WorkerSettings
+from cloud_broker_worker.settings import DEFAULT_FILE, DoctorSettings, WorkerSettings
 from cloud_broker_worker.worker import Worker
+from runtime.checkup.command import check_up
 from runtime.command_line import Command, dispatch, on_termination, run_command, set_up_logging
+from runtime.one_at_a_time import claim_name
 from runtime.settings import load
 from schemas.errors import ConfigurationError
 
@@ -18,6 +21,7 @@ def main() -> int:
     """Entry point of `cloud-broker-worker`."""
     commands = {
         "run": Command("judge the drafts of agents with the target model", run),
+        "doctor": Command("check all that a worker needs: model, machine, broker", doctor),
         "monitor": Command("watch agents and workers, live or in lines", monitor.main),
         "broker": Command("set up a broker with TLS, and say who is let in", broker),
     }
@@ -28,10 +32,15 @@ def run(argv: list[str]) -> None:
     """`cloud-broker-worker run`."""
     settings = load(WorkerSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    with Worker(settings) as worker:
+    with claim_name(settings.broker_address()), Worker(settings) as worker:
         on_termination(worker.stop)
         print(f"worker {settings.name} judges with {worker.model.name}", flush=True)
         worker.run()
+
+
+def doctor(argv: list[str]) -> None:
+    """`cloud-broker-worker doctor`."""
+    check_up(f"{PROG} doctor", argv, DoctorSettings, DEFAULT_FILE, WorkerDoctor)
 
 
 def broker(argv: list[str]) -> None:

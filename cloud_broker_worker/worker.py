@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from importlib.metadata import version
+from pathlib import Path
 from typing import Self
 
 from cloud_broker_worker.runner import TargetRunner
@@ -57,17 +58,11 @@ class Worker:
         self.model = Model(settings.model, gpu_layers=settings.gpu_layers)
         table = self.model.token_table()
         self._vocabulary = Vocabulary(table.texts, table.kinds)
-        self._profile = self._checked_profile()
-        n_ctx = settings.n_ctx or self.model.context_length
-        options = ContextOptions(
-            num_cells=n_ctx * settings.max_sessions,
-            max_sequences=settings.max_sessions,
-            max_batch=settings.max_batch_tokens,
-            num_threads=settings.threads,
-        )
+        self._profile = checked_profile(settings.profile, self.model.name, self._vocabulary)
+        options = context_options(settings, self.model)
         self._context = Context(self.model, options)
         self._runner = TargetRunner(self._context)
-        self.sessions = SessionTable(settings.max_sessions, n_ctx)
+        self.sessions = SessionTable(settings.max_sessions, options.num_cells // options.max_sequences)
         self._scheduler = Scheduler(self.sessions, settings.max_batch_tokens)
         self._codec = BodyCodec()
         self._boot = time.time_ns() // 1_000_000
@@ -259,18 +254,6 @@ class Worker:
         except LinkError:
             pass  # the connection says so itself, and comes back with the status
 
-    def _checked_profile(self) -> Profile | None:
-        """The profile to publish. Raises ConfigurationError where it is for another target model."""
-        if self.settings.profile is None:
-            return None
-        profile = read_profile(self.settings.profile)
-        own = VocabularyMark.of(self._vocabulary.fingerprint())
-        actual = profile.pair.model_copy(update={"target": self.model.name, "target_vocabulary": own})
-        misfit = profile.misfit(actual)
-        if misfit is not None:
-            raise ConfigurationError(f"{self.settings.profile}: {misfit}")
-        return profile
-
     def _publish_profile(self) -> None:
         """Publish it once, retained: the broker keeps it from then on."""
         if self._profile is None:
@@ -322,3 +305,27 @@ class Worker:
         self._dropped[reason] += 1
         if self._throttle.allows():
             logger.warning("dropped a message (%s): %s", reason, detail)
+
+
+def context_options(settings: WorkerSettings, model: Model) -> ContextOptions:
+    """The context that a worker makes over its target model: room for all its sessions."""
+    n_ctx = settings.n_ctx or model.context_length
+    return ContextOptions(
+        num_cells=n_ctx * settings.max_sessions,
+        max_sequences=settings.max_sessions,
+        max_batch=settings.max_batch_tokens,
+        num_threads=settings.threads,
+    )
+
+
+def checked_profile(path: Path | None, target: str, vocabulary: Vocabulary) -> Profile | None:
+    """The profile to publish, if any. Raises ConfigurationError where it is for another target model."""
+    if path is None:
+        return None
+    profile = read_profile(path)
+    own = VocabularyMark.of(vocabulary.fingerprint())
+    actual = profile.pair.model_copy(update={"target": target, "target_vocabulary": own})
+    misfit = profile.misfit(actual)
+    if misfit is not None:
+        raise ConfigurationError(f"{path}: {misfit}")
+    return profile

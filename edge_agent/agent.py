@@ -18,7 +18,7 @@ from edge_agent.answer import Answer, AnswerOptions
 from edge_agent.controller import DEFAULT_START, RiskController
 from edge_agent.drafter import Drafter
 from edge_agent.policy import FixedThreshold, Policy
-from edge_agent.profiles import ProfileShelf
+from edge_agent.profiles import ProfileShelf, check_draft, pair_in_use
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
@@ -29,7 +29,7 @@ from runtime.llama import Context, ContextOptions, Model
 from runtime.mqtt import Connection, Publication
 from runtime.profile_file import read_profile
 from schemas.errors import ConfigurationError, LinkError
-from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt, VocabularyMark
+from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt
 from schemas.profile import Pair, Profile
 from schemas.vocabulary import Vocabulary
 
@@ -55,20 +55,14 @@ class Agent:
         self.settings = settings
         self.topics = settings.topics
         self.model = Model(settings.model, gpu_layers=settings.gpu_layers)
-        n_ctx = settings.n_ctx or self.model.context_length
-        # One row of logits at a time: scratch memory for more would be wasted on a board.
-        options = ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
-        self._context = Context(self.model, options)
+        self._context = Context(self.model, context_options(settings, self.model))
         self._drafter = Drafter(self._context)
         self.profile: Profile | None = None
         given = None if settings.profile is None else read_profile(settings.profile)
         self._judge_by(given)
         self._draft_digest = content_digest(settings.model)
-        if given is not None and given.pair.draft_digest != self._draft_digest:
-            mine = given.pair.model_copy(
-                update={"draft": self.model.name, "draft_digest": self._draft_digest}
-            )
-            raise ConfigurationError(f"{settings.profile}: {given.misfit(mine)}")
+        if given is not None:
+            check_draft(given, f"{settings.profile}", self.model.name, self._draft_digest)
         self._boot = time.time_ns() // 1_000_000
         self.connection = Connection(
             settings.broker_address(),
@@ -175,17 +169,7 @@ class Agent:
 
     def pair(self) -> Pair | None:
         """The draft model and the target model of the worker that would be asked now; None without one."""
-        for worker in self._directory.ranked(time.monotonic()):
-            status = self._directory.status(worker)
-            if status is not None and status.model is not None and status.vocabulary is not None:
-                return Pair(
-                    draft=self.model.name,
-                    draft_digest=self._draft_digest,
-                    draft_vocabulary=VocabularyMark.of(self._vocabulary.fingerprint()),
-                    target=status.model,
-                    target_vocabulary=status.vocabulary,
-                )
-        return None
+        return pair_in_use(self._directory, self.model.name, self._draft_digest, self._vocabulary)
 
     def _find_profile(self, wait_s: float = 0.0) -> None:
         """Judge by the profile of the pair in use, once there is one or it has changed."""
@@ -228,6 +212,13 @@ class Agent:
 
     def _socket_bytes(self) -> _Bytes:
         return _Bytes(self.connection.bytes_sent, self.connection.bytes_received)
+
+
+def context_options(settings: AgentSettings, model: Model) -> ContextOptions:
+    """The context that an agent makes over its draft model."""
+    n_ctx = settings.n_ctx or model.context_length
+    # One row of logits at a time: scratch memory for more would be wasted on a board.
+    return ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
 
 
 def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:

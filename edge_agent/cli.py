@@ -10,11 +10,20 @@ from rich.text import Text
 
 from edge_agent.agent import Agent
 from edge_agent.calibration.command import calibrate as calibrate_pair
+from edge_agent.doctor import AgentDoctor
 from edge_agent.service import Service
-from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
+from edge_agent.settings import (
+    DEFAULT_FILE,
+    AgentSettings,
+    CalibrateSettings,
+    DoctorSettings,
+    GenerateSettings,
+)
 from edge_agent.text import Piece
+from runtime.checkup.command import check_up
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
 from runtime.marks import MARKS, STYLES
+from runtime.one_at_a_time import claim_name
 from runtime.settings import load
 from schemas.messages import Prompt, Usage
 
@@ -27,6 +36,7 @@ def main() -> int:
         "generate": Command("answer one prompt", generate),
         "calibrate": Command("measure a pair of models on a text, write its profile", calibrate),
         "run": Command("wait for prompts on MQTT and answer them", run),
+        "doctor": Command("check all that an agent needs: models, machine, broker, worker", doctor),
     }
     return dispatch(PROG, "Answers prompts with a draft model, asking a worker where it doubts.", commands)
 
@@ -58,12 +68,18 @@ def run(argv: list[str]) -> None:
     """`edge-agent run`."""
     settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    agent = Agent(settings)
-    service = Service(agent)  # before it connects: who sees the agent online may ask at once
-    with agent:
-        on_termination(service.stop)
-        print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
-        service.run()
+    with claim_name(settings.broker_address()):
+        agent = Agent(settings)
+        service = Service(agent)  # before it connects: who sees the agent online may ask at once
+        with agent:
+            on_termination(service.stop)
+            print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
+            service.run()
+
+
+def doctor(argv: list[str]) -> None:
+    """`edge-agent doctor`."""
+    check_up(f"{PROG} doctor", argv, DoctorSettings, DEFAULT_FILE, AgentDoctor)
 
 
 def show(pieces: Iterable[Piece], *, color: bool | None) -> None:

@@ -11,6 +11,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from edge_agent.truncation import Truncate, truncation
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
+from runtime.checkup.settings import CheckupSettings
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
 from schemas.messages import MAX_ANSWER_TOKENS
@@ -136,3 +137,9 @@ class CalibrateSettings(AgentSettings):
     )
     output: Path = Field(Path("profile.json"), description="where the profile goes; samples are kept beside")
     positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")
+
+
+class DoctorSettings(CheckupSettings, AgentSettings):
+    """Check all that an agent needs. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
+
+    model_config = SettingsConfigDict(env_prefix="HUNCH_AGENT_", cli_shortcuts={"as-json": "json"})

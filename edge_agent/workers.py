@@ -52,6 +52,10 @@ class WorkerDirectory:
         seen = self._seen.get(worker)
         return None if seen is None else seen.status
 
+    def online(self, now_s: float) -> list[str]:
+        """Who has given a recent sign of life, whatever its vocabulary."""
+        return sorted(name for name, seen in self._seen.items() if self._is_fresh(seen, now_s))
+
     def ranked(self, now_s: float) -> list[str]:
         """The workers to try, the best first: fresh, of our vocabulary, free ones before full ones."""
         scores = {name: self._score(name, seen.status) for name, seen in self._usable(now_s).items()}
@@ -66,7 +70,7 @@ class WorkerDirectory:
 
     def why_none(self, now_s: float) -> str:
         """Why there is nobody to ask, in one line."""
-        online = {name: seen for name, seen in self._seen.items() if self._is_fresh(seen, now_s)}
+        online = {name: self._seen[name] for name in self.online(now_s)}
         if not online:
             return (
                 "no worker is online" if not self._seen else f"no sign of life from {', '.join(self._seen)}"

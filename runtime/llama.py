@@ -95,6 +95,31 @@ class Model:
         self.eos: int | None = _token_or_none(llama_cpp.llama_vocab_eos(self._vocab))
         self.name = self._metadata("general.name") or path.stem
 
+    @property
+    def size_bytes(self) -> int:
+        """The weights, all of them, in bytes."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the file says how a conversation is written."""
+        return self._metadata("tokenizer.chat_template") is not None
+
+    @property
+    def cell_bytes(self) -> int:
+        """What a context needs for one cell, in bytes: a key and a value of every layer, as 16-bit floats.
+
+        A little more than is needed for models that keep less in some layers.
+        """
+        heads = llama_cpp.llama_model_n_head_kv(self.handle)
+        usual = llama_cpp.llama_model_n_embd(self.handle) // max(1, llama_cpp.llama_model_n_head(self.handle))
+        architecture = self._metadata("general.architecture")
+        key, value = (
+            int(self._metadata(f"{architecture}.attention.{part}_length") or usual)
+            for part in ("key", "value")
+        )
+        return int(llama_cpp.llama_model_n_layer(self.handle) * heads * (key + value) * 2)
+
     def close(self) -> None:
         """Free the weights; contexts over them must be closed before."""
         if self.handle:
@@ -298,6 +323,11 @@ class Context:
             for target, row in zip(targets, logits, strict=True):
                 target[:] = row
             targets.clear()
+
+
+def supports_gpu() -> bool:
+    """Whether this build of llama.cpp can put layers on a GPU, and there is one that it knows."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
 
 
 def quantize(source: Path, destination: Path, file_type: str, *, num_threads: int = 0) -> None:

@@ -149,7 +149,7 @@ class HunchSettings(BrokerSettings):
 def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Path) -> AnySettings:
     """Settings for a command. Raises ConfigurationError that names the setting at fault; --help exits."""
     prefix = str(cls.model_config["env_prefix"])
-    path = _config_file(argv, prefix, default_file)
+    path = config_file(argv, prefix, default_file)
 
     class Configured(cls):  # type: ignore[valid-type, misc]  # the file's name is read off the class
         model_config = SettingsConfigDict(toml_file=path)
@@ -179,8 +179,8 @@ def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Pa
     return settings
 
 
-def _config_file(argv: list[str], prefix: str, default_file: Path) -> Path | None:
-    """--config, then the environment, then the default file if there is one."""
+def config_file(argv: list[str], prefix: str, default_file: Path) -> Path | None:
+    """The TOML file to read: --config, then the environment, then the default file if there is one."""
     given = os.environ.get(f"{prefix}CONFIG") or None
     for index, word in enumerate(argv):
         if word == "--config" and index + 1 < len(argv):
