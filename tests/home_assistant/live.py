@@ -25,14 +25,18 @@ from typing import Any
 from cloud_broker_worker.home_assistant.announcer import Announcer
 from cloud_broker_worker.home_assistant.purge import purge
 from cloud_broker_worker.home_assistant.settings import HomeAssistantSettings, PurgeSettings
-from cloud_broker_worker.private_broker import PrivateBroker, _free_port
+from cloud_broker_worker.private_broker import _free_port
+from cloud_broker_worker.settings import WorkerSettings
+from cloud_broker_worker.worker import Worker
 from edge_agent.agent import Agent
+from edge_agent.settings import AgentSettings
 from schemas.home_assistant import DEFAULT_PREFIX, Device
 from schemas.messages import Prompt
 from schemas.topics import Role
-from tests.end_to_end.stage import Stage
+from tests.end_to_end.stage import DRAFT_MODEL, TARGET_MODEL
+from tests.fleet import Fleet
 
-USERS = {
+MEMBERS = {
     "board.7": Role.AGENT,  # a name that discovery topics cannot hold as it is
     "cloud-1": Role.WORKER,
     "announcer": Role.HOME_ASSISTANT,
@@ -53,12 +57,9 @@ class Home:
         self._base = base
         self._token: str | None = None
 
-    def call(self, path: str, body: Any = None, *, form: bool = False) -> Any:
+    def call(self, path: str, body: Any = None, *, kind: str = "application/json") -> Any:
         """GET, or POST where there is a body."""
-        data = None
-        if body is not None:
-            data = (urllib.parse.urlencode(body) if form else json.dumps(body)).encode()
-        kind = "application/x-www-form-urlencoded" if form else "application/json"
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": kind} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         request = urllib.request.Request(self._base + path, data, headers)
         try:
@@ -80,22 +81,38 @@ class Home:
         user = {"client_id": client, "name": "n", "username": "u", "password": "p", "language": "en"}
         code = self.call("/api/onboarding/users", user)["auth_code"]
         grant = {"grant_type": "authorization_code", "code": code, "client_id": client}
-        self._token = self.call("/auth/token", grant, form=True)["access_token"]
+        form = urllib.parse.urlencode(grant).encode()
+        kind = "application/x-www-form-urlencoded"
+        self._token = self.call("/auth/token", form, kind=kind)["access_token"]
 
-    def add_mqtt(self, broker: PrivateBroker) -> None:
-        """Set up its MQTT integration, step by step as a user would."""
+    def add_mqtt(self, fleet: Fleet) -> None:
+        """Set up its MQTT integration as a user would, with the one file of credentials in all three places."""
         flow = self.call("/api/config/config_entries/flow", {"handler": "mqtt"})
         if flow["type"] == "menu":
             flow = self.call(f"/api/config/config_entries/flow/{flow['flow_id']}", {"next_step_id": "broker"})
         answers = {
-            "broker": broker.host,
-            "port": broker.port,
-            "username": "home",
-            "password": broker.credentials["home"],
-            "other_settings": {"set_client_cert": False, "set_ca_cert": "off", "transport": "tcp"},
+            "broker": "localhost",
+            "port": fleet.port,
+            "other_settings": {
+                "transport": "tcp",
+                "set_client_cert": True,
+                "client_cert": self.upload(fleet.files["home"]),
+                "client_key": self.upload(fleet.files["home"]),
+                "set_ca_cert": "custom",
+                "certificate": self.upload(fleet.files["home"]),
+            },
         }
         done = self.call(f"/api/config/config_entries/flow/{flow['flow_id']}", answers)
-        assert done["type"] == "create_entry", done
+        if done["type"] != "create_entry":
+            raise SystemExit(f"its MQTT integration is not set up: {done}")
+
+    def upload(self, file: Path) -> str:
+        """Hand a file over; returns what it calls it."""
+        bound = b"hunch-boundary"
+        head = b'Content-Disposition: form-data; name="file"; filename="file.pem"'
+        body = b"\r\n".join([b"--" + bound, head, b"", file.read_bytes(), b"--" + bound + b"--", b""])
+        answer = self.call("/api/file_upload", body, kind=f"multipart/form-data; boundary={bound.decode()}")
+        return str(answer["file_id"])
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """Its entities of our devices, by entity id."""
@@ -140,15 +157,15 @@ def until(condition: Callable[[], object], otherwise: str, *, patience_s: float 
 
 
 @contextlib.contextmanager
-def announcing(settings: dict[str, Any]) -> Iterator[None]:
-    """The announcer, in a thread of its own."""
-    with Announcer(HomeAssistantSettings(**settings)) as announcer:
-        thread = threading.Thread(target=announcer.run)
+def in_a_thread(service: Announcer | Worker) -> Iterator[None]:
+    """A service that runs beside us."""
+    with service:
+        thread = threading.Thread(target=service.run)
         thread.start()
         try:
             yield
         finally:
-            announcer.stop()
+            service.stop()
             thread.join()
 
 
@@ -158,7 +175,7 @@ def describe(home: Home) -> None:
         attributes = state["attributes"]
         classes = [attributes.get(name, "") for name in ("device_class", "state_class")]
         value = f"{state['state']} {attributes.get('unit_of_measurement', '')}"
-        print(f"{entity:<36} {value:<18} {' '.join(classes)}".rstrip())
+        print(f"{entity:<36} {value:<18}", *filter(None, classes))
     fields = ("name", "manufacturer", "model", "model_id", "sw_version", "identifiers")
     wanted = ", ".join(f"device_attr(d, '{field}')" for field in fields)
     for device in DEVICES:
@@ -183,13 +200,13 @@ def complaints(config: Path) -> list[str]:
     ]
 
 
-def play(home: Home, broker: PrivateBroker, config: Path) -> list[str]:
+def play(home: Home, fleet: Fleet, config: Path) -> list[str]:
     """All that a fleet does, seen from Home Assistant. Returns what was wrong."""
-    stage = Stage(broker)
-    login: dict[str, Any] = dict(stage.login("announcer"))
-    with stage.worker("cloud-1", beat_s=1.0):
-        with announcing(login):
-            with stage.agent("board.7") as agent:
+    cloud = WorkerSettings(credentials=fleet.files["cloud-1"], model=TARGET_MODEL, threads=1, beat_s=1.0)
+    board = AgentSettings(credentials=fleet.files["board.7"], model=DRAFT_MODEL, threads=1)
+    with in_a_thread(Worker(cloud)):
+        with in_a_thread(Announcer(HomeAssistantSettings(credentials=fleet.files["announcer"]))):
+            with Agent(board) as agent:
                 until(lambda: len(home.shown()) == NUM_ENTITIES, "its devices do not appear")
                 until(lambda: asked_and_shown(agent, home, config), "not all is shown")
                 describe(home)
@@ -202,7 +219,8 @@ def play(home: Home, broker: PrivateBroker, config: Path) -> list[str]:
             until(lambda: not on(home, "connection"), "an agent that left stays connected")
             assert home.shown()["sensor.board_7_speed"]["state"] == "unavailable"
             print("board.7 has left: its connection is off, its sensors are unavailable")
-        print("purged:", *(f"{device.role.value} {device.name}" for device in purge(PurgeSettings(**login))))
+        removed = purge(PurgeSettings(credentials=fleet.files["announcer"]))
+        print("purged:", *(f"{device.role.value} {device.name}" for device in removed))
         until(lambda: not home.shown(), "purged devices stay")
         return complaints(config)
 
@@ -229,11 +247,11 @@ def main() -> int:
     parser.add_argument("--hass", required=True, help="command that starts it, such as 'hass -c FOLDER'")
     parser.add_argument("--config", required=True, type=Path, help="that folder, empty, as seen from here")
     options = parser.parse_args()
-    with PrivateBroker(USERS) as broker, running(shlex.split(options.hass), options.config) as home:
+    with Fleet(MEMBERS) as fleet, running(shlex.split(options.hass), options.config) as home:
         home.move_in()
-        home.add_mqtt(broker)
+        home.add_mqtt(fleet)
         print("Home Assistant", home.call("/api/config")["version"])
-        found = play(home, broker, options.config)
+        found = play(home, fleet, options.config)
     print(*found, sep="\n", file=sys.stderr)
     return bool(found)
 
