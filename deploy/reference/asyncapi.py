@@ -1,6 +1,6 @@
 """The topics as an AsyncAPI 3 document. In: `schemas`. Out: a JSON value. Pure.
 
-AsyncAPI describes one application; this document describes all four roles, so every operation is named after
+AsyncAPI describes one application; this document describes all roles, so every operation is named after
 who does it and carries that role as its tag.
 """
 
@@ -28,6 +28,7 @@ _ROLES = {
     Role.WORKER: "a process in the cloud with the target model",
     Role.CLIENT: "any program that asks an agent over MQTT",
     Role.OPERATOR: "who watches the fleet, and changes nothing",
+    Role.HOME_ASSISTANT: "Home Assistant, and who tells it of agents and workers",
 }
 
 
@@ -45,7 +46,7 @@ def document() -> dict[str, Any]:
                 "cannot say, are in protocol.md."
             ),
             "license": {"name": "Apache-2.0"},
-            "tags": [{"name": role.value, "description": text} for role, text in _ROLES.items()],
+            "tags": [{"name": role.value, "description": _ROLES[role]} for role in Role],
         },
         "defaultContentType": "application/json",
         "servers": {"plain": _server("mqtt", 1883), "tls": _server("secure-mqtt", 8883)},

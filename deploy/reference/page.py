@@ -7,6 +7,7 @@ import json
 from pydantic import BaseModel
 
 from deploy.reference import payloads, words
+from schemas.home_assistant import DEFAULT_PREFIX
 from schemas.messages import Message
 from schemas.sampling import SamplingParameters
 from schemas.topics import DEFAULT_ROOT, TOPIC_RULES, Role, TopicRule, Topics
@@ -25,6 +26,11 @@ _FIELDS = """JSON messages are UTF-8, one object a message; unknown fields are i
 tables, a field that is not needed has the value that stands there when it is left out; where nothing stands there,
 it may also be `null`. A *count* is an integer from 0 to 2^53 - 1.
 """
+_ROLES = f"""## By role
+
+What the broker's access list lets a user called NAME do. One of the role *{Role.HOME_ASSISTANT.value}* may also publish and
+read under `{DEFAULT_PREFIX}/`, which is [Home Assistant's](../home-assistant.md).
+"""
 
 
 def text() -> str:
@@ -36,7 +42,7 @@ def text() -> str:
         *(_topic(rule) for rule in TOPIC_RULES),
         "## Parts of messages\n",
         *(f"### {kind.__name__}\n\n{_fields(kind)}" for kind in parts()),
-        "## By role\n\nWhat the broker's access list lets a user called NAME do.\n",
+        _ROLES,
         *(f"### {role.value.capitalize()}\n\n{words.role_table(role)}" for role in Role),
     ]
     return "\n".join([_HEAD, *sections])

@@ -83,6 +83,11 @@ def test_each_role_has_exactly_the_operations_that_the_rules_give_it(role):
     }
 
 
+def test_each_role_is_explained():
+    assert [tag["name"] for tag in DOCUMENT["info"]["tags"]] == [role.value for role in Role]
+    assert all(tag["description"] for tag in DOCUMENT["info"]["tags"])
+
+
 def test_each_channel_has_the_address_and_each_sender_the_qos_of_its_rule():
     for rule in TOPIC_RULES:
         assert DOCUMENT["channels"][rule.kind.value]["address"] == f"{DEFAULT_ROOT}/{rule.pattern}"

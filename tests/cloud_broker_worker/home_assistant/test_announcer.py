@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from schemas.home_assistant import Device, config_filter, discovery
 from schemas.messages import AgentStatus, Presence
 from schemas.topics import Role, Topics
 from tests.conftest import Connect
+from tests.end_to_end.stage import command, environment, running
 from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
 
 TOPICS = Topics()
@@ -146,6 +148,17 @@ def test_an_announcer_without_the_right_to_announce_says_so(own, agent, monkeypa
     say(agent, STATUS.to_bytes())
     with caplog.at_level(logging.WARNING), announcing(own, "operator-1"):
         wait_for(lambda: "may operator-1 write it?" in caplog.text)
+
+
+def test_the_command_announces_until_it_is_told_to_end(own, agent, seen, tmp_path):
+    say(agent, STATUS.to_bytes())
+    settings = environment("HUNCH_HOME_ASSISTANT_", login(own))
+    argv = command("cloud-broker-worker", "home-assistant", "run")
+    with running(tmp_path / "log", argv, settings) as program:
+        program.wait_for_output("announcing what is under hunch/v1 on homeassistant/device")
+        assert next_of(seen) == (BOARD.config_topic(), CONFIG)
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
 
 
 # -------------------------------------------------------------------------------------------- purge
