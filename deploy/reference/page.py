@@ -28,8 +28,8 @@ it may also be `null`. A *count* is an integer from 0 to 2^53 - 1.
 """
 _ROLES = f"""## By role
 
-What the broker's access list lets a user called NAME do. One of the role *{Role.HOME_ASSISTANT.value}* may also publish and
-read under `{DEFAULT_PREFIX}/`, which is [Home Assistant's](../home-assistant.md).
+What the broker's access list lets a user called NAME do. One of the role *{Role.HOME_ASSISTANT.value}* may also
+publish and read under `{DEFAULT_PREFIX}/`, which is [Home Assistant's](../home-assistant.md).
 """
 
 
