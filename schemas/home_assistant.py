@@ -18,7 +18,7 @@ from schemas.topics import Role, Topics
 DEFAULT_PREFIX = "homeassistant"
 BIRTH = b"online"  # on `{prefix}/status`, when Home Assistant has started
 _ORIGIN = "Hunch"
-# A name is an agent's to choose; Home Assistant puts no bound on what it stores of it.
+# What a board says of its model and version; Home Assistant puts no bound on what it stores of it.
 _MAX_TEXT = 64
 # As everywhere in Hunch: who misses three beats is not believed to be there.
 _MISSED_BEATS = 3
@@ -80,7 +80,7 @@ def is_ours(topics: Topics, device: Device, payload: bytes) -> bool:
     try:
         config = json.loads(payload)
         own = (config["origin"]["name"], config["availability"][0]["topic"])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return False
     return own == (_ORIGIN, device.status_topic(topics))
 

@@ -226,7 +226,15 @@ def test_only_what_was_made_for_a_device_under_this_root_is_ours():
     assert is_ours(TOPICS, AGENT, made)
     assert not is_ours(Topics("other/v1"), AGENT, made)
     assert not is_ours(TOPICS, Device(Role.AGENT, "board_7"), made)
-    for foreign in (b"", b"{", b"[]", b"{}", b'{"origin": {"name": "Hunch"}, "availability": []}', b"\xff"):
+    for foreign in (
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"origin": {"name": "Hunch"}, "availability": []}',
+        b"\xff",
+        b"[" * 100_000,
+    ):
         assert not is_ours(TOPICS, AGENT, foreign)
 
 
