@@ -6,6 +6,7 @@ Who may do what comes from `schemas.topics`.
 from __future__ import annotations
 
 from cloud_broker_worker.broker_plan import BrokerPlan, BrokerTls, BrokerUser
+from schemas.home_assistant import DEFAULT_PREFIX
 from schemas.topics import TOPIC_RULES, Role, Topics
 
 # What the connections of both ends announce as well (runtime.mqtt): four times the longest session opening.
@@ -109,4 +110,8 @@ def _grants(topics: Topics, user: BrokerUser) -> list[str]:
         if may_write or may_read:
             access = "readwrite" if may_write and may_read else "write" if may_write else "read"
             lines.append(f"{access} {topics.filter_for(rule, user.role, user.name)}")
+    if (
+        user.role is Role.HOME_ASSISTANT
+    ):  # it publishes there too: its birth, and the end of what a user deletes
+        lines.append(f"readwrite {DEFAULT_PREFIX}/#")
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from cloud_broker_worker.doctor import WorkerDoctor
+from cloud_broker_worker.home_assistant import cli as home_assistant
 from cloud_broker_worker.monitor import run as monitor
 from cloud_broker_worker.settings import DEFAULT_FILE, DoctorSettings, WorkerSettings
 from cloud_broker_worker.worker import Worker
@@ -23,6 +24,7 @@ def main() -> int:
         "run": Command("judge the drafts of agents with the target model", run),
         "doctor": Command("check all that a worker needs: model, machine, broker", doctor),
         "monitor": Command("watch agents and workers, live or in lines", monitor.main),
+        "home-assistant": Command("show agents and workers in Home Assistant", home_assistant.main),
         "broker": Command("set up a broker with TLS, and say who is let in", broker),
     }
     return dispatch(PROG, "Judges the drafts of agents with a target model, over MQTT.", commands)

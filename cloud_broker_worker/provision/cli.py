@@ -31,6 +31,7 @@ USES = {
     Role.WORKER: "cloud-broker-worker run --credentials {file}",
     Role.CLIENT: "mosquitto_pub --cafile {file} --cert {file} --key {file}",
     Role.OPERATOR: "cloud-broker-worker monitor --credentials {file}",
+    Role.HOME_ASSISTANT: "cloud-broker-worker home-assistant run --credentials {file}",
 }
 
 

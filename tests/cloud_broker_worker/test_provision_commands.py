@@ -101,10 +101,7 @@ def test_each_role_has_its_command_and_is_told_how_to_use_its_file(board):
     listed = board("list")
     assert [line.split()[0] for line in listed.splitlines()[2:]] == [
         "board-7",
-        "my-agent",
-        "my-client",
-        "my-operator",
-        "my-worker",
+        *sorted(f"my-{role.value}" for role in Role),
     ]
 
 
