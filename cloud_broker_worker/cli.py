@@ -8,6 +8,7 @@ from cloud_broker_worker.monitor import run as monitor
 from cloud_broker_worker.settings import DEFAULT_FILE, WorkerSettings
 from cloud_broker_worker.worker import Worker
 from runtime.command_line import Command, dispatch, on_termination, run_command, set_up_logging
+from runtime.exposition import serving
 from runtime.settings import load
 from schemas.errors import ConfigurationError
 
@@ -28,7 +29,8 @@ def run(argv: list[str]) -> None:
     """`cloud-broker-worker run`."""
     settings = load(WorkerSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    with Worker(settings) as worker:
+    worker = Worker(settings)
+    with serving(settings, worker.measured.read), worker:
         on_termination(worker.stop)
         print(f"worker {settings.name} judges with {worker.model.name}", flush=True)
         worker.run()

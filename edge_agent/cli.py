@@ -14,6 +14,7 @@ from edge_agent.service import Service
 from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
 from edge_agent.text import Piece
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.exposition import serving
 from runtime.marks import MARKS, STYLES
 from runtime.settings import load
 from schemas.messages import Prompt, Usage
@@ -60,7 +61,7 @@ def run(argv: list[str]) -> None:
     set_up_logging(settings.log_level)
     agent = Agent(settings)
     service = Service(agent)  # before it connects: who sees the agent online may ask at once
-    with agent:
+    with serving(settings, agent.measured.read), agent:
         on_termination(service.stop)
         print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
         service.run()

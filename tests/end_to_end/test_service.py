@@ -119,9 +119,12 @@ def test_a_service_says_when_it_comes_what_it_did_and_when_it_goes(
     metrics = listen(operator, TOPICS.agent_metrics("agent-1"))
     with stage.agent_program(tmp_path / "agent", connect_timeout_s=0, mode="exact") as agent:
         stage.publish("client-1", PROMPT_TOPIC, b'{"id": "one", "text": "Hello!", "max_tokens": 3}')
+        # Too long to be answered, but its bytes cross the socket, and a share of them pays for a report.
+        stage.publish("client-1", PROMPT_TOPIC, Prompt(id="long", text="too long " * 9000).to_bytes())
+        stage.publish("client-1", PROMPT_TOPIC, b'{"id": "two", "text": "Hello!", "max_tokens": 4}')
         told = parse_message(AgentMetrics, payloads(metrics, 1)[0])
-        assert told.request_id == "one"
-        assert told.usage.tokens == told.usage.unverified == 3
+        assert (told.request_id, told.answers) == ("two", 2)
+        assert told.usage.tokens == told.usage.unverified == 7
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 0
         assert "Traceback" not in agent.output
