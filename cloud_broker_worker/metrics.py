@@ -43,7 +43,9 @@ DROPPED = Metric(
 )
 FAILURES = Metric("hunch_worker_target_failures_total", Kind.COUNTER, "times that the target model failed")
 PASS_SECONDS = Metric(
-    "hunch_worker_pass_seconds", Kind.HISTOGRAM, "time of one pass of the target model; its rate is the load"
+    "hunch_worker_pass_seconds",
+    Kind.HISTOGRAM,
+    "time of one pass of the target model; the rate of the sum is the load",
 )
 PASS_TOKENS = Metric("hunch_worker_pass_tokens", Kind.HISTOGRAM, "tokens evaluated in one pass")
 PASS_SESSIONS = Metric("hunch_worker_pass_sessions", Kind.HISTOGRAM, "sessions served by one pass")

@@ -1,6 +1,6 @@
 """When operators are told what answers came to. In: answers, bytes of the socket. Out: a report, now and then. Pure.
 
-A report after each answer would cost 40 % of what the answer itself does (docs/adr/0011-telemetry-has-a-budget.md).
+A report after each answer would cost half of what the answer itself does (docs/adr/0011-telemetry-has-a-budget.md).
 So answers are summed up until a report is a small part of what has crossed the socket since the start.
 """
 
