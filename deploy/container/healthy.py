@@ -1,4 +1,4 @@
-"""Is the process in this container well? In: the port of its metrics. Out: exit code 0 where it has its broker."""
+"""Is the process in this container well? In: the port of its metrics. Out: exit code 0 where it has its broker."""  # noqa: INP001  runs by itself
 
 import sys
 import urllib.request
