@@ -30,18 +30,19 @@ def serving(settings: HunchSettings, read: Read) -> Iterator[None]:
     `read` is called in a thread of its own. Raises ConfigurationError where an address that was asked for
     cannot be served; one that is only the default must not keep the process from its work.
     """
+    stop: Callable[[], None] | None = None
     try:
-        server = None if settings.metrics_address is None else _serve(settings.metrics_address, read)
+        if settings.metrics_address is not None:
+            stop = _serve(settings.metrics_address, read)
     except ConfigurationError as error:
         if "metrics_address" in settings.model_fields_set:
             raise
         logger.warning("%s", error)
-        server = None
     try:
         yield
     finally:
-        if server is not None:
-            server()
+        if stop is not None:
+            stop()
 
 
 def _serve(address: str, read: Read) -> Callable[[], None]:
