@@ -5,9 +5,7 @@
 set -eu
 
 hosts=""
-for host in "$@"; do
-    [ -z "$host" ] || hosts="$hosts --host $host"
-done
+for host in "$@"; do hosts="$hosts --host $host"; done
 # shellcheck disable=SC2086 # a list of words
 cloud-broker-worker broker init $hosts
 
