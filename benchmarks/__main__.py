@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import board_arithmetic
+from benchmarks import board_arithmetic, telemetry
 
 BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
     "board-arithmetic": ("what a board computes beside the model, in softmax passes", board_arithmetic.run),
+    "telemetry": ("what telemetry costs an agent, of its bytes and its time", telemetry.run),
 }
 
 

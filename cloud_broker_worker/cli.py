@@ -11,6 +11,7 @@ from cloud_broker_worker.settings import DEFAULT_FILE, DoctorSettings, WorkerSet
 from cloud_broker_worker.worker import Worker
 from runtime.checkup.command import check_up
 from runtime.command_line import Command, dispatch, on_termination, run_command, set_up_logging
+from runtime.exposition import serving
 from runtime.one_at_a_time import claim_name
 from runtime.settings import load
 from schemas.errors import ConfigurationError
@@ -34,10 +35,12 @@ def run(argv: list[str]) -> None:
     """`cloud-broker-worker run`."""
     settings = load(WorkerSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    with claim_name(settings.broker_address()), Worker(settings) as worker:
-        on_termination(worker.stop)
-        print(f"worker {settings.name} judges with {worker.model.name}", flush=True)
-        worker.run()
+    with claim_name(settings.broker_address()):
+        worker = Worker(settings)
+        with serving(settings, worker.measured.read), worker:
+            on_termination(worker.stop)
+            print(f"worker {settings.name} judges with {worker.model.name}", flush=True)
+            worker.run()
 
 
 def doctor(argv: list[str]) -> None:

@@ -27,6 +27,9 @@ class WorkerSettings(HunchSettings):
         None, description="calibrated profile to publish, retained, for agents of the pair; none: none"
     )
     beat_s: float = Field(5.0, gt=0, le=3600, description="seconds between two status messages")
+    metrics_address: str | None = Field(
+        "127.0.0.1:9465", description="address and port where Prometheus reads metrics; off: nowhere"
+    )
 
 
 class DoctorSettings(CheckupSettings, WorkerSettings):

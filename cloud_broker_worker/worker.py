@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
+from cloud_broker_worker.metrics import Metrics
 from cloud_broker_worker.runner import TargetRunner
 from cloud_broker_worker.scheduler import Arrival, Batch, Scheduler
 from cloud_broker_worker.sessions import SessionTable, Work
@@ -89,6 +90,15 @@ class Worker:
             max_queued=4096,
         )
 
+        self.measured = Metrics(
+            model=self.model.name,
+            counts=self._counts,
+            dropped=self._dropped,
+            sessions=self.sessions,
+            scheduler=self._scheduler,
+            connection=self.connection,
+        )
+
     def __enter__(self) -> Self:
         self.connection.start()
         if self._profile is not None:
@@ -115,12 +125,14 @@ class Worker:
         """Receive, schedule, evaluate, judge, reply."""
         self._beat()
         self._receive()
-        batch = self._scheduler.next_batch(time.monotonic())
+        began_s = time.monotonic()
+        batch = self._scheduler.next_batch(began_s)
         for agent, admission in batch.answered:
             self._count_drop(admission.reason, agent)
             self._reply(agent, admission.reply)
         for work, rows in self._evaluate(batch):
             self._reply(work.session.agent, self._judge(work, rows))
+        self.measured.replied(batch, began_s, time.monotonic())
 
     # ------------------------------------------------------------------------------------ what comes in
 
@@ -192,13 +204,17 @@ class Worker:
             rows = self._runner.run(batch.work)
         except ModelError as error:
             logger.error("the target model failed, its sessions start anew: %s", error)
+            self._counts["target_failures"] += 1
             self._runner.forget()
             for session in list(self.sessions):
                 self.sessions.drop(session)
             return []
-        self._busy_s += time.monotonic() - started_s
+        seconds = time.monotonic() - started_s
+        num_tokens = sum(len(work.ids) - work.num_evaluated for work in batch.work)
+        self._busy_s += seconds
         self._counts["target_passes"] += 1
-        self._counts["target_tokens"] += sum(len(work.ids) - work.num_evaluated for work in batch.work)
+        self._counts["target_tokens"] += num_tokens
+        self.measured.evaluated(len(batch.work), num_tokens, seconds)
         return list(zip(batch.work, rows, strict=True))
 
     def _judge(self, work: Work, rows: Rows) -> WorkerFrame:
@@ -210,6 +226,7 @@ class Worker:
             judgement = judge(rows[:, : session.num_tokens], draft, session.sampling, uniforms)
         except ModelError as error:  # logits that are no numbers
             logger.error("the target model failed on a draft of %s: %s", session.agent, error)
+            self._counts["target_failures"] += 1
             self.sessions.drop(session)
             return Refused(draft.session, f"the target model failed: {error}")
         verdict = Verdict(

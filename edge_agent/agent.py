@@ -17,8 +17,10 @@ import numpy as np
 from edge_agent.answer import Answer, AnswerOptions
 from edge_agent.controller import DEFAULT_START, RiskController
 from edge_agent.drafter import Drafter
+from edge_agent.metrics import Metrics
 from edge_agent.policy import FixedThreshold, Policy
 from edge_agent.profiles import ProfileShelf, check_draft, pair_in_use
+from edge_agent.reports import Reports, message_bytes
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
@@ -44,6 +46,11 @@ class _Bytes:
     sent: int | None
     received: int | None
 
+    @property
+    def total(self) -> int | None:
+        """Both together."""
+        return None if self.sent is None or self.received is None else self.sent + self.received
+
 
 class Agent:
     """Answers prompts with a draft model and, where it doubts, with a worker's verdicts.
@@ -64,16 +71,22 @@ class Agent:
         if given is not None:
             check_draft(given, f"{settings.profile}", self.model.name, self._draft_digest)
         self._boot = time.time_ns() // 1_000_000
-        self.connection = Connection(
-            settings.broker_address(),
-            will=self._status(Presence.OFFLINE),
-            birth=self._status(Presence.ONLINE),
-        )
+        will, birth = self._status(Presence.OFFLINE), self._status(Presence.ONLINE)
+        self.connection = Connection(settings.broker_address(), will=will, birth=birth)
+        self._reports = Reports(sum(message_bytes(said.topic, said.payload) for said in (will, birth)))
         table = self.model.token_table()
         self._vocabulary = Vocabulary(table.texts, table.kinds)
         self._directory = WorkerDirectory(settings.name, self._vocabulary)
         self._shelf = ProfileShelf(self.connection, self.topics, given)
         self._verifier = None if settings.mode is Mode.EDGE else self._make_verifier()
+        self.measured = Metrics(
+            model=self.model.name,
+            mode=settings.mode.value,
+            risk=_risk_held(settings),
+            threshold=lambda: self.policy.threshold,
+            connection=self.connection,
+            verifier=self._verifier,
+        )
 
     def __enter__(self) -> Self:
         self.connection.start()
@@ -102,7 +115,7 @@ class Agent:
         return answer, self._counted(answer, prompt.id, prompt_ids)
 
     def _counted(self, answer: Answer, request_id: str, prompt_ids: list[int]) -> Iterator[Piece]:
-        """Stream the answer, count its bytes, publish its metrics."""
+        """Stream the answer, count its bytes, and tell operators of it in time."""
         before = self._socket_bytes()
         yield from answer.stream(prompt_ids)
         after = self._socket_bytes()
@@ -112,14 +125,24 @@ class Agent:
                 "bytes_down": _difference(after.received, before.received),
             }
         )
+        self.measured.answered(answer.usage, answer.round_trips)
+        self._reports.add(answer.usage, answer.round_trips.seconds)
+        if self._reports.is_due(after.total, self.connection.num_connects):
+            self._report(request_id)
+
+    def _report(self, request_id: str) -> None:
+        """Publish what the answers since the last report came to; `request_id` is the last one's."""
         metrics = AgentMetrics(
             request_id=request_id,
+            answers=self._reports.num_answers,
             risk=_risk_held(self.settings),
             threshold=self.policy.threshold,
-            usage=answer.usage,
+            usage=self._reports.usage,
         )
-        with contextlib.suppress(LinkError):  # metrics are not worth keeping for later
-            self.connection.publish(self.topics.agent_metrics(self.settings.name), metrics.to_bytes())
+        topic, payload = self.topics.agent_metrics(self.settings.name), metrics.to_bytes()
+        with contextlib.suppress(LinkError):  # then the next report holds them too
+            self.connection.publish(topic, payload, alias=True)
+            self._reports.told(topic, payload)
 
     def _options(self, prompt: Prompt) -> AnswerOptions:
         settings = self.settings
@@ -196,8 +219,10 @@ class Agent:
 
     def _announce(self, worker: str | None, note: str | None) -> None:
         """Say in the retained status which worker is in use, or why there is none."""
+        status = self._status(Presence.ONLINE, worker, note)
         with contextlib.suppress(LinkError):  # then it is said at the next connect
-            self.connection.set_birth(self._status(Presence.ONLINE, worker, note))
+            self.connection.set_birth(status)
+            self._reports.charge(status.topic, status.payload)
 
     def _status(self, state: Presence, worker: str | None = None, note: str | None = None) -> Publication:
         status = AgentStatus(

@@ -22,6 +22,7 @@ from edge_agent.settings import (
 from edge_agent.text import Piece
 from runtime.checkup.command import check_up
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.exposition import serving
 from runtime.marks import MARKS, STYLES
 from runtime.one_at_a_time import claim_name
 from runtime.settings import load
@@ -71,7 +72,7 @@ def run(argv: list[str]) -> None:
     with claim_name(settings.broker_address()):
         agent = Agent(settings)
         service = Service(agent)  # before it connects: who sees the agent online may ask at once
-        with agent:
+        with serving(settings, agent.measured.read), agent:
             on_termination(service.stop)
             print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
             service.run()

@@ -123,8 +123,13 @@ class Ledger:
     def audit(self, *, final: bool) -> Draft:
         """The draft that brings the run for its audit alone; the worker is taken to know it from now on.
 
-        After a missed verdict it is so only once it is answered.
+        After a missed verdict it is so only once it is answered. A bonus that came past the end of the answer is
+        known to the worker but was never committed: it is rolled back, so that all who listen see the same end.
         """
+        end = self.num_prompt + len(self.records)
+        if final and self.known > end:
+            self.known = end
+            self._start_epoch()
         draft = self._send(None, final=final)
         if self._agrees:
             self.known = draft.end

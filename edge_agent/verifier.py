@@ -89,6 +89,7 @@ class Verifier:
         self._asked: tuple[Doubt, float] | None = None
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
+        self.num_refused = 0
 
     def wait_for_worker(self, timeout_s: float) -> bool:
         """Wait until there is someone to ask: at a start the retained status messages take a moment."""
@@ -167,6 +168,11 @@ class Verifier:
         self._session = self._ledger = self._terms = None
 
     @property
+    def is_served(self) -> bool:
+        """Whether a worker judges the answer under way, or the last one was judged to its end."""
+        return self._told[0] is not None
+
+    @property
     def _can_send(self) -> bool:
         session = self._session
         return session is not None and session.suspect_since_s is None and self._connection.connected
@@ -215,6 +221,7 @@ class Verifier:
     def _refused(self, reason: str) -> None:
         assert self._session is not None
         worker = self._session.worker
+        self.num_refused += 1
         self._placement.refused(worker, time.monotonic())
         self._session = None
         self._tell(None, f"worker {worker} refused: {reason}")

@@ -128,6 +128,16 @@ class Connection:
         """Bytes received over all connections of this object, MQTT and TLS included; None where unknown."""
         return self._bytes.received
 
+    @property
+    def num_connects(self) -> int:
+        """How often the broker has accepted this connection."""
+        return self._health.num_accepted
+
+    @property
+    def num_dropped(self) -> int:
+        """Messages that full inboxes have dropped."""
+        return sum(inbox.num_dropped for inbox, _ in self._inboxes)
+
     def start(self) -> None:
         """Begin to connect, in the background, for as long as it takes."""
         self._client.connect_async(

@@ -118,14 +118,20 @@ class Usage(Message):
         None, ge=0, description="audited mean of skip * beta a token, unverified tokens not counted"
     )
 
+    @property
+    def num_judged(self) -> int:
+        """Tokens that the divergence is a mean over: all but unverified ones and unaudited skips."""
+        return max(0, self.tokens - self.unverified - self.skipped + self.audited)
+
 
 class AgentMetrics(Message):
-    """`agents/{agent}/metrics`: after each answer."""
+    """`agents/{agent}/metrics`: what answers came to, as often as a share of the bytes allows."""
 
-    request_id: str = Field(description="the prompt's id")
+    request_id: str = Field(description="of the last answer that is summed up here")
+    answers: int = Field(1, ge=1, le=MAX_JSON_INTEGER, description="answers whose usage is summed up")
     risk: float | None = Field(None, description="the divergence allowed; none: a fixed threshold is set")
     threshold: float = Field(description="uncertainty above which a token is asked about")
-    usage: Usage = Field(description="of this answer")
+    usage: Usage = Field(description="of these answers together")
 
 
 class WorkerMetrics(Message):

@@ -58,7 +58,7 @@ GOLDEN = [
     (
         AgentMetrics(request_id="q-1", risk=0.02, threshold=0.1, usage=USAGE),
         (
-            '{"request_id":"q-1","risk":0.02,"threshold":0.1,"usage":{"prompt_tokens":9,"tokens":4,"skipped":1,'
+            '{"request_id":"q-1","answers":1,"risk":0.02,"threshold":0.1,"usage":{"prompt_tokens":9,"tokens":4,"skipped":1,'
             '"accepted":1,"recovered":1,"bonus":1,"unverified":0,"seconds":0.5,"audited":1}}'
         ),
     ),
