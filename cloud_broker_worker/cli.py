@@ -8,6 +8,7 @@ from cloud_broker_worker.monitor import run as monitor
 from cloud_broker_worker.settings import DEFAULT_FILE, WorkerSettings
 from cloud_broker_worker.worker import Worker
 from runtime.command_line import Command, dispatch, on_termination, run_command, set_up_logging
+from runtime.fetch_model import fetch_model_command
 from runtime.settings import load
 from schemas.errors import ConfigurationError
 
@@ -20,6 +21,7 @@ def main() -> int:
         "run": Command("judge the drafts of agents with the target model", run),
         "monitor": Command("watch agents and workers, live or in lines", monitor.main),
         "broker": Command("set up a broker with TLS, and say who is let in", broker),
+        "fetch-model": fetch_model_command(PROG),
     }
     return dispatch(PROG, "Judges the drafts of agents with a target model, over MQTT.", commands)
 

@@ -14,6 +14,7 @@ from edge_agent.service import Service
 from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
 from edge_agent.text import Piece
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.fetch_model import fetch_model_command
 from runtime.marks import MARKS, STYLES
 from runtime.settings import load
 from schemas.messages import Prompt, Usage
@@ -27,6 +28,7 @@ def main() -> int:
         "generate": Command("answer one prompt", generate),
         "calibrate": Command("measure a pair of models on a text, write its profile", calibrate),
         "run": Command("wait for prompts on MQTT and answer them", run),
+        "fetch-model": fetch_model_command(PROG),
     }
     return dispatch(PROG, "Answers prompts with a draft model, asking a worker where it doubts.", commands)
 
