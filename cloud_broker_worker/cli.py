@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from cloud_broker_worker.monitor import run as monitor
-from cloud_broker_worker.settings import DEFAULT_FILE, WorkerSettings
+from cloud_broker_worker.settings import DEFAULT_FILE, RunSettings
 from cloud_broker_worker.worker import Worker
 from runtime.command_line import Command, dispatch, on_termination, run_command, set_up_logging
 from runtime.fetch_model import fetch_model_command
@@ -28,9 +28,13 @@ def main() -> int:
 
 def run(argv: list[str]) -> None:
     """`cloud-broker-worker run`."""
-    settings = load(WorkerSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
+    settings = load(RunSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    with Worker(settings) as worker:
+    worker = Worker(settings)
+    if settings.check:
+        print(f"worker {settings.name} could judge with {worker.model.name} at {worker.connection.address}")
+        return
+    with worker:
         on_termination(worker.stop)
         print(f"worker {settings.name} judges with {worker.model.name}", flush=True)
         worker.run()

@@ -26,3 +26,9 @@ class WorkerSettings(HunchSettings):
         None, description="calibrated profile to publish, retained, for agents of the pair; none: none"
     )
     beat_s: float = Field(5.0, gt=0, le=3600, description="seconds between two status messages")
+
+
+class RunSettings(WorkerSettings):
+    """Judge drafts. Flags override HUNCH_WORKER_… variables, which override the TOML file."""
+
+    check: bool = Field(False, description="say whether these settings work, without connecting, and end")

@@ -11,7 +11,7 @@ from rich.text import Text
 from edge_agent.agent import Agent
 from edge_agent.calibration.command import calibrate as calibrate_pair
 from edge_agent.service import Service
-from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
+from edge_agent.settings import DEFAULT_FILE, CalibrateSettings, GenerateSettings, RunSettings
 from edge_agent.text import Piece
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
 from runtime.fetch_model import fetch_model_command
@@ -58,9 +58,12 @@ def calibrate(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """`edge-agent run`."""
-    settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
+    settings = load(RunSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
     agent = Agent(settings)
+    if settings.check:
+        print(f"agent {settings.name} could draft with {agent.model.name} at {agent.connection.address}")
+        return
     service = Service(agent)  # before it connects: who sees the agent online may ask at once
     with agent:
         on_termination(service.stop)
