@@ -61,8 +61,8 @@ init_process() { ps --ppid "$NSPAWN" -o pid= | head -n 1 | tr -d ' '; }
 
 # Every file with its rights, owner, time and checksum, but for what the package manager and systemd keep writing.
 listing() {
-    (cd "$TREE" && find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./tmp -o -path ./var/log/journal \
-        -o -path ./var/lib/apt -o -path ./var/lib/systemd -o -path ./var/tmp \) -prune \
+    (cd "$TREE" && find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run \
+        -o -path ./var/log/journal -o -path ./var/lib/apt -o -path ./var/lib/systemd \) -prune \
         -o \( -type f -printf '%p %m %u:%g %T@ ' -exec sha256sum {} \; \) -o -printf '%p %y %m %u:%g %l\n') | sort
 }
 
@@ -219,8 +219,8 @@ try_removal() {
 ask_nobody() { inside "! systemctl -q is-active hunch-agent"; }
 
 clean_up() {
-    [[ -n $NSPAWN ]] && kill -KILL "$(init_process)" 2>/dev/null
-    umount "$TREE/proc" 2>/dev/null
+    if [[ -n $NSPAWN ]]; then kill -KILL "$(init_process)" || true; fi
+    umount "$TREE/proc" 2>/dev/null || true
     rm -rf "$LISTS"
 }
 
