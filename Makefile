@@ -13,7 +13,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 override PROMPT := $(value PROMPT)
 export PROMPT
 
-.PHONY: help setup demo test check format bench tryinstall clean
+.PHONY: help setup demo test check format bench trial clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,7 +39,7 @@ format: setup ## put the code into shape
 bench: setup ## measure what the documentation quotes; ARGS="--help" says what there is
 	@$(PYTHON) -m benchmarks $(ARGS)
 
-tryinstall: ## try deploy/install.sh as root in a bare Debian, half an hour; FOLDER="..." keeps its tree
+trial: ## try deploy/install.sh as root in a bare Debian, half an hour; FOLDER="..." keeps its tree
 	@deploy/install/try.sh "$(or $(FOLDER),$(shell mktemp -d))"
 
 clean: ## remove .venv and all that tools left behind
