@@ -61,9 +61,13 @@ init_process() { ps --ppid "$NSPAWN" -o pid= | head -n 1 | tr -d ' '; }
 
 # Every file with its rights, owner, time and checksum, but for what the package manager and systemd keep writing.
 listing() {
-    (cd "$TREE" && find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run \
-        -o -path ./var/log/journal -o -path ./var/lib/apt -o -path ./var/lib/systemd \) -prune \
-        -o \( -type f -printf '%p %m %u:%g %T@ ' -exec sha256sum {} \; \) -o -printf '%p %y %m %u:%g %l\n') | sort
+    local outside=(\( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./var/log/journal
+        -o -path ./var/lib/apt -o -path ./var/lib/systemd \) -prune -o)
+    (
+        cd "$TREE"
+        find . "${outside[@]}" -type f -printf '%p %m %u:%g %T@\n' -o -printf '%p %y %m %u:%g %l\n' | sort
+        find . "${outside[@]}" -type f -print0 | sort -z | xargs -0 sha256sum
+    )
 }
 
 # twice_the_same OPTIONS: installs, and again; the second time nothing may differ.
