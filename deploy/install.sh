@@ -17,7 +17,7 @@ UNITS=/etc/systemd/system
 # What was asked for
 ROLE="" MODEL="" SHA256="" CREDENTIALS="" BROKER="" NAME="" VERB=install PURGE=false
 # What has come of it so far: the release, whether it is not yet in use, whether settings have changed
-RELEASE="" IS_NEW=false IS_CHANGED=false
+RELEASE="" IS_NEW=false IS_CHANGED=false BACKUP=""
 
 # shellcheck source=deploy/shell/progress.sh
 . "$ROOT/deploy/shell/progress.sh"
@@ -130,6 +130,7 @@ install_hunch() {
     install_debian_packages missing_packages
     make_user
     make_release
+    keep_settings
     fetch_model
     take_credentials
     write_settings

@@ -15,21 +15,19 @@ use_release() {
 }
 
 start_release() {
-    local before="" unit_before=""
+    local before=""
     if ! $IS_NEW && ! $IS_CHANGED && has_unit; then
         say "  service: nothing to change"
         ensure_running
         return
     fi
     if [[ -e $CURRENT/hunch-release ]]; then before=$(readlink -f "$CURRENT"); fi
-    if [[ -e $UNITS/$UNIT ]]; then unit_before=$(mktemp) && cp "$UNITS/$UNIT" "$unit_before"; fi
     use_release "$RELEASE"
     has_unit || install -D -m 0644 "$ROOT/deploy/systemd/$UNIT" "$UNITS/$UNIT"
     if ! restart; then
-        take_back "$before" "$unit_before"
+        take_back "$before"
         fail "the $ROLE does not stay up; its last words: $LAST_WORDS"
     fi
-    [[ -z $unit_before ]] || rm -f "$unit_before"
     remove_old_releases
 }
 
@@ -58,22 +56,24 @@ stays_up() {
     for ((second = 0; second < UP_S; second++)); do
         sleep 1
         if ! systemctl --quiet is-active "$UNIT" || [[ $(main_process) != "$process" ]]; then
-            LAST_WORDS=$(journalctl --unit "$UNIT" --lines 1 --output cat --no-pager "_PID=$process" || true)
+            LAST_WORDS=$(journalctl --identifier "hunch-$ROLE" --lines 1 --output cat --no-pager "_PID=$process" || true)
+            LAST_WORDS="${LAST_WORDS:-none} (exit code $(systemctl show --property ExecMainStatus --value "$UNIT"))"
             return 1
         fi
     done
 }
 
-# Back to the release and the unit from before; with none before, nothing is left to start.
+# Back to the release, the settings and the unit from before; with none before, nothing is left to start.
 take_back() {
     if [[ -z $1 ]]; then
         systemctl --quiet disable --now "$UNIT" || true
-        rm -f "$CURRENT" "$UNITS/$UNIT"
+        rm -f "$CURRENT"
     else
         use_release "$1"
-        [[ -z $2 ]] || mv "$2" "$UNITS/$UNIT"
-        chmod 0644 "$UNITS/$UNIT"
-        systemctl daemon-reload
+    fi
+    put_back
+    systemctl daemon-reload
+    if [[ -n $1 ]]; then
         systemctl restart "$UNIT" || true
         say "  service: the release from before is in use again"
     fi

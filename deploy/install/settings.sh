@@ -16,8 +16,31 @@ fetch_model() {
     say "  model: $MODEL_FILE"
 }
 
-# A release that did not come into use is of no use: the one before stays.
+# What stands in files before anything is changed, to be put back if it comes to nothing.
+keep_settings() {
+    local file
+    BACKUP=$(mktemp -d)
+    trap 'rm -rf "$BACKUP"' EXIT
+    for file in "$CONFIG" "$CREDENTIALS_FILE" "$UNITS/$UNIT"; do
+        if [[ -e $file ]]; then cp -p "$file" "$BACKUP/"; fi
+    done
+}
+
+put_back() {
+    local file kept
+    for file in "$CONFIG" "$CREDENTIALS_FILE" "$UNITS/$UNIT"; do
+        kept=$BACKUP/${file##*/}
+        if [[ ! -e $kept ]]; then
+            rm -f "$file"
+        elif ! cmp -s "$kept" "$file"; then
+            cp -p "$kept" "$file"
+        fi
+    done
+}
+
+# Nothing came into use: settings are as they were, and the release that was made for this is of no use.
 give_up() {
+    put_back
     if $IS_NEW; then rm -rf "$RELEASE"; fi
     fail "$*"
 }
@@ -62,7 +85,13 @@ write_settings() {
     fi
     before=$(sha256sum <"$CONFIG")
     if [[ -n $MODEL_FILE ]]; then set_line model "$MODEL_FILE"; fi
-    if [[ -n $CREDENTIALS ]]; then set_line credentials "$CREDENTIALS_FILE"; fi
+    # What stands in the file outweighs what the credentials say, so one of the two goes.
+    if [[ -n $CREDENTIALS ]]; then
+        set_line credentials "$CREDENTIALS_FILE"
+        unset_lines broker name username password ca_file cert_file key_file
+    elif [[ -n $BROKER ]]; then
+        unset_lines credentials
+    fi
     if [[ -n $BROKER ]]; then set_line broker "$BROKER"; fi
     if [[ -n $NAME ]]; then set_line name "$NAME"; fi
     if [[ $before != "$(sha256sum <"$CONFIG")" ]]; then IS_CHANGED=true; fi
@@ -70,15 +99,13 @@ write_settings() {
 }
 
 # set_line NAME TEXT: puts the setting in the place of the line that sets it, or else of the first that shows it as
-# a comment, or else at the top; written only where that makes a difference, and all at once.
+# a comment, or else at the top.
 set_line() {
-    local name=$1 line partial=$CONFIG.partial number
+    local name=$1 line number
     [[ $2 != *[\"\\]* && $2 != *[[:cntrl:]]* ]] || give_up "$name must not hold quotes, backslashes or line ends: $2"
     line="$name = \"$2\""
     number=$(grep -n -m1 -E "^$name *=" "$CONFIG" || grep -n -m1 -E "^# *$name *=" "$CONFIG" || true)
     number=${number%%:*}
-    if [[ -n $number && $(sed -n "${number}p" "$CONFIG") == "$line" ]]; then return; fi
-    install -m 0640 -g "$HUNCH_USER" /dev/null "$partial"
     {
         if [[ -z $number ]]; then
             say "$line"
@@ -88,7 +115,23 @@ set_line() {
             say "$line"
             tail -n +$((number + 1)) "$CONFIG"
         fi
-    } >"$partial"
+    } | renew_settings
+}
+
+# unset_lines NAME...: makes comments of the lines that set these.
+unset_lines() {
+    local names
+    names=$(printf '|%s' "$@")
+    sed -E "s/^(${names#|}) *=/# &/" "$CONFIG" | renew_settings
+}
+
+# Puts what comes in into the place of the file, whole or not at all, where it differs.
+renew_settings() {
+    local text partial=$CONFIG.partial
+    text=$(cat && printf .) # the shell cuts line ends off
+    if [[ $text == "$(cat "$CONFIG" && printf .)" ]]; then return; fi
+    install -m 0640 -g "$HUNCH_USER" /dev/null "$partial"
+    printf '%s' "${text%.}" >"$partial"
     mv "$partial" "$CONFIG"
 }
 

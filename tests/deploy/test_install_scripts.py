@@ -21,14 +21,12 @@ def install(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def set_line(config: Path, name: str, value: str) -> subprocess.CompletedProcess[str]:
-    """Call the installer's own function on a file."""
-    script = (
-        'fail() { echo "failed: $*" >&2; exit 1; }; say() { printf "%s\\n" "$*"; }; IS_NEW=false; set -eu; '
-        f'. "{ROOT}/deploy/install/settings.sh"; set_line "$1" "$2"'
-    )
+def change(config: Path, function: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call one of the installer's own functions on a file of settings."""
+    functions = 'say() { printf "%s\\n" "$*"; }; give_up() { echo "$*" >&2; exit 1; }'
+    script = f'set -eu; . "{ROOT}/deploy/install/settings.sh"; {functions}; {function} "$@"'
     env = os.environ | {"CONFIG": str(config), "HUNCH_USER": grp.getgrgid(os.getegid()).gr_name}
-    argv = ["bash", "-c", script, "bash", name, value]
+    argv = ["bash", "-c", script, "bash", *arguments]
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
 
@@ -74,7 +72,7 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(arguments, said):
 
 def test_a_setting_takes_the_place_of_its_line_and_all_else_stays(config):
     before = config.read_text().splitlines()
-    assert set_line(config, "model", "/models/other & new.gguf").returncode == 0
+    assert change(config, "set_line", "model", "/models/other & new.gguf").returncode == 0
     after = config.read_text().splitlines()
     assert [new for old, new in zip(before, after, strict=True) if old != new] == [
         'model = "/models/other & new.gguf"'
@@ -85,25 +83,36 @@ def test_a_setting_that_the_file_only_proposes_is_set_in_that_place(config):
     number = next(
         index for index, line in enumerate(SAMPLE.read_text().splitlines()) if line.startswith("# broker = ")
     )
-    set_line(config, "broker", "mqtts://b.example")
+    change(config, "set_line", "broker", "mqtts://b.example")
     assert config.read_text().splitlines()[number] == 'broker = "mqtts://b.example"'
 
 
 def test_a_setting_that_the_file_does_not_know_goes_to_the_top(config):
     config.write_text("[table]\nname = 'x'\n".replace("name", "other"))
-    set_line(config, "name", "board-1")
+    change(config, "set_line", "name", "board-1")
     assert config.read_text() == "name = \"board-1\"\n[table]\nother = 'x'\n"
 
 
 def test_a_line_that_is_right_is_not_written_again(config):
-    set_line(config, "name", "board-1")
+    change(config, "set_line", "name", "board-1")
     before = config.stat().st_ino
-    set_line(config, "name", "board-1")
+    change(config, "set_line", "name", "board-1")
     assert config.stat().st_ino == before
 
 
+def test_lines_that_are_unset_stay_as_proposals(config):
+    for name, value in (("broker", "mqtt://b.example"), ("name", "board-1"), ("model", "m.gguf")):
+        change(config, "set_line", name, value)
+    assert change(config, "unset_lines", "broker", "name", "password").returncode == 0
+    lines = config.read_text().splitlines()
+    assert '# broker = "mqtt://b.example"' in lines
+    assert '# name = "board-1"' in lines
+    assert 'model = "m.gguf"' in lines
+    assert len(lines) == len(SAMPLE.read_text().splitlines())
+
+
 def test_a_value_that_would_break_the_file_is_refused(config):
-    done = set_line(config, "name", 'x"\nmode = "edge')
+    done = change(config, "set_line", "name", 'x"\nmode = "edge')
     assert done.returncode == 1
     assert "name must not hold quotes" in done.stderr
     assert config.read_text() == SAMPLE.read_text()
