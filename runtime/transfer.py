@@ -44,7 +44,7 @@ def progress(what: str) -> Iterator[Report]:
 def sha256_of(path: Path) -> str:
     """The checksum of a whole file (hex)."""
     state, total = hashlib.sha256(), path.stat().st_size
-    with path.open("rb") as file, progress(f"checking {path.name}") as report:
+    with path.open("rb") as file, progress("checking") as report:
         while chunk := file.read(CHUNK_BYTES):
             state.update(chunk)
             report(file.tell(), total)
