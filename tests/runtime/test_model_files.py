@@ -259,3 +259,23 @@ def test_a_download_without_a_checksum_is_not_begun(web, models):
     with pytest.raises(ConfigurationError, match="needs its checksum"):
         fetch(web, models, sha256=None)
     assert web.requests == []
+
+
+# ------------------------------------------------------------------------- a hub: see test_model_hub.py
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hf:",
+        "hf:owner/name",
+        "hf:owner/name/",
+        "hf:owner/name/../x.gguf",
+        "hf:../name/x.gguf",
+        "hf:o/n/README.md",
+    ],
+)
+def test_what_is_no_file_on_a_hub_is_refused_before_anybody_is_asked(source, models):
+    with pytest.raises(ConfigurationError, match="is no file on a model hub; write hf:OWNER/NAME"):
+        fetch_model(source, models)
+    assert holds(models) == set()

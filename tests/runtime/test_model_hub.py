@@ -89,7 +89,6 @@ def test_a_hub_that_breaks_off_is_taken_up_where_it_broke(models, tmp_path):
         ("hf:owner/name:*.gguf", "Multiple files found in owner/name matching *.gguf"),
         ("hf:owner/other/draft.gguf", "owner/other on the model hub: not found; check its name"),
         ("hf:owner/name/draft-f16.gguf", "draft-f16.gguf"),
-        ("hf:owner/name", "is no file on a model hub; write hf:OWNER/NAME"),
     ],
 )
 def test_what_a_hub_does_not_have_is_one_clear_line(source, said, hub, models):
