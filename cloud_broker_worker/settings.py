@@ -36,3 +36,9 @@ class DoctorSettings(CheckupSettings, WorkerSettings):
     """Check all that a worker needs. Flags override HUNCH_WORKER_… variables, which override the TOML file."""
 
     model_config = SettingsConfigDict(env_prefix="HUNCH_WORKER_", cli_shortcuts={"as-json": "json"})
+
+
+class RunSettings(WorkerSettings):
+    """Judge drafts. Flags override HUNCH_WORKER_… variables, which override the TOML file."""
+
+    check: bool = Field(False, description="say whether these settings work, without connecting, and end")

@@ -14,15 +14,16 @@ from edge_agent.doctor import AgentDoctor
 from edge_agent.service import Service
 from edge_agent.settings import (
     DEFAULT_FILE,
-    AgentSettings,
     CalibrateSettings,
     DoctorSettings,
     GenerateSettings,
+    RunSettings,
 )
 from edge_agent.text import Piece
 from runtime.checkup.command import check_up
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
 from runtime.exposition import serving
+from runtime.fetch_model import fetch_model_command
 from runtime.marks import MARKS, STYLES
 from runtime.one_at_a_time import claim_name
 from runtime.settings import load
@@ -38,6 +39,7 @@ def main() -> int:
         "calibrate": Command("measure a pair of models on a text, write its profile", calibrate),
         "run": Command("wait for prompts on MQTT and answer them", run),
         "doctor": Command("check all that an agent needs: models, machine, broker, worker", doctor),
+        "fetch-model": fetch_model_command(PROG),
     }
     return dispatch(PROG, "Answers prompts with a draft model, asking a worker where it doubts.", commands)
 
@@ -67,8 +69,12 @@ def calibrate(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """`edge-agent run`."""
-    settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
+    settings = load(RunSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
+    if settings.check:
+        agent = Agent(settings)
+        print(f"agent {settings.name} could draft with {agent.model.name} at {agent.connection.address}")
+        return
     with claim_name(settings.broker_address()):
         agent = Agent(settings)
         service = Service(agent)  # before it connects: who sees the agent online may ask at once

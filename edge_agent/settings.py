@@ -120,6 +120,12 @@ class AgentSettings(HunchSettings):
         )
 
 
+class RunSettings(AgentSettings):
+    """Wait for prompts on MQTT. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
+
+    check: bool = Field(False, description="say whether these settings work, without connecting, and end")
+
+
 class GenerateSettings(AgentSettings):
     """Answer one prompt and end. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
 

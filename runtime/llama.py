@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_chat_format
 
-from schemas.errors import ConfigurationError, ModelError
+from schemas.errors import ConfigurationError, DownloadError, ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -70,18 +71,19 @@ class TokenTable:
 
 
 class Model:
-    """A GGUF file loaded by llama.cpp.
+    """A GGUF file loaded by llama.cpp; with `vocab_only` all of it but the weights, in a moment.
 
     Raises ConfigurationError where the file is missing or llama.cpp refuses it.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+    def __init__(self, path: Path, *, gpu_layers: int = 0, vocab_only: bool = False) -> None:
         if not path.is_file():
             raise ConfigurationError(f"model file {path} does not exist; give the path of a GGUF file")
         bridge = _log_bridge()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        self.path = path
+        params.vocab_only = vocab_only
+        self.path, self.vocab_only = path, vocab_only
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ConfigurationError(
@@ -241,6 +243,7 @@ class Context:
     """A cache of evaluated tokens over one model, for up to `max_sequences` sequences."""
 
     def __init__(self, model: Model, options: ContextOptions) -> None:
+        assert not model.vocab_only, "there are no weights to evaluate with"
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.num_cells
         params.n_seq_max = options.max_sequences
@@ -348,6 +351,51 @@ def quantize(source: Path, destination: Path, file_type: str, *, num_threads: in
         != 0
     ):
         raise ModelError(f"llama.cpp cannot quantise {source}: {bridge.take_error('unknown reason')}")
+
+
+def download_from_hub(repository: str, pattern: str, cache: Path) -> Path:
+    """Download the one file of a model hub's repository that fits the pattern, by llama-cpp-python's own loader.
+
+    It goes on from what an earlier try has left in `cache`, and tries the vocabulary of what came. Returns the
+    file's path in the cache, `cache/models--OWNER--NAME/snapshots/COMMIT/PATH`: a link to a file that is named by
+    its checksum. Raises ConfigurationError for what is not there, DownloadError where the hub cannot be reached.
+    """
+    # Plain HTTP goes on where it broke off, as our tests see; the hub's Xet transfer is not tried.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    try:
+        from huggingface_hub.errors import (  # noqa: PLC0415  boards do without
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+        )
+    except ImportError as error:
+        raise ConfigurationError(
+            "a model hub needs the package huggingface-hub; install it: pip install 'huggingface-hub<1'"
+        ) from error
+    _log_bridge()
+    where = f"{repository} on the model hub"
+    try:
+        loaded = llama_cpp.Llama.from_pretrained(
+            repository, pattern, cache_dir=str(cache), vocab_only=True, verbose=False
+        )
+    except LocalEntryNotFoundError as error:  # it asks the hub first, so the hub has not answered
+        raise DownloadError(f"{where} cannot be reached; try again, it goes on from there") from error
+    except FileNotFoundError as error:  # no such repository, or one that asks for a login
+        raise ConfigurationError(f"{where}: not found; check its name, or log in (HF_TOKEN)") from error
+    except ValueError as error:  # a name that cannot be; no file that fits, or several; no whole GGUF file
+        raise ConfigurationError(f"{where}: {_first_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise DownloadError(f"{where}: {_first_line(error)}") from error
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+            raise  # a file of ours, not the network
+        raise DownloadError(f"{where}: the connection was lost; try again, it goes on from there") from error
+    path = Path(loaded.model_path)
+    loaded.close()
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _token_or_none(token_id: int) -> int | None:
