@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.drafter import Drafter
+from edge_agent.history import History
 from edge_agent.ledger import AuditedToken, Ledger, Origin
 from edge_agent.policy import Policy
 from edge_agent.prediction import predict
@@ -62,6 +63,7 @@ class Answer:
         self._rng = generator(self._seed, Stream.DRAFT)
         self._text = TextAssembler(options.stop)
         self.ledger = Ledger([])
+        self._history = History()
         self.finish_reason: str | None = None
         self.usage = Usage()
         self.round_trips = RoundTrips()
@@ -70,6 +72,7 @@ class Answer:
         """Generate the answer; yields text as soon as it stands. At the end `usage` and `round_trips` are complete."""
         started_s = time.monotonic()
         self.ledger = Ledger(prompt_ids)
+        self._history = History(self.ledger.ids)
         if self._verifier is not None:
             max_length = min(len(prompt_ids) + self._options.max_tokens, self._drafter.capacity)
             terms = SessionTerms(self._options.sampling, self._seed, max_length)
@@ -92,9 +95,7 @@ class Answer:
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
         # Padding means nothing, and the target model may have less of it.
-        prediction = predict(
-            self._logits[: self._model.num_meant], self._options.sampling, tuple(self.ledger.ids[-2:])
-        )
+        prediction = predict(self._logits[: self._model.num_meant], self._options.sampling, self._history)
         q_hat = self._options.truncate(prediction)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)

@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
+from edge_agent.history import History
 from edge_agent.learned import prediction_features
 from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
 from edge_agent.prediction import predict
@@ -88,13 +89,15 @@ class Collector:
         rng = generator(self._seed, Stream.DRAFT, number)
         judges = [estimator(name, rng) for name in ESTIMATOR_NAMES]
         ledger = ForcedLedger(list(stretch.prompt_ids))
+        # It looks just before a token is drawn, when all ids stand as the text has them.
+        history = History(ledger.ids)
         terms = SessionTerms(self._sampling, self._seed, self._drafter.capacity)
         self._verifier.begin(ledger, terms, lambda _audited: None)
         drawn: dict[int, Sample] = {}
         logits = self._drafter.restart(list(stretch.prompt_ids))
         for token_id in (*stretch.text_ids, None):
             position = len(ledger.ids)
-            drawn[position] = self._draw(logits, ledger, judges, rng)
+            drawn[position] = self._draw(logits, ledger, history, judges, rng)
             self._verifier.audit()
             if token_id is not None:
                 ledger.force(token_id)
@@ -106,17 +109,21 @@ class Collector:
         return samples
 
     def _draw(
-        self, logits: np.ndarray, ledger: Ledger, judges: list[Estimator], rng: np.random.Generator
+        self,
+        logits: np.ndarray,
+        ledger: Ledger,
+        history: History,
+        judges: list[Estimator],
+        rng: np.random.Generator,
     ) -> Sample:
-        previous_ids = tuple(ledger.ids[-2:])
-        prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
+        prediction = predict(logits[: self._num_tokens], self._sampling, history)
         q_hat = self._truncate(prediction)
         draft = q_hat.draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
         ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
         features = tuple(prediction_features(prediction, draft.token_id).tolist())
         ids, weights = tuple(q_hat.token_ids.tolist()), tuple(q_hat.weights.tolist())
-        return Sample(draft.token_id, previous_ids, 0.0, scores, features, draft.index, ids, weights)
+        return Sample(draft.token_id, history.last(2), 0.0, scores, features, draft.index, ids, weights)
 
 
 def _with_beta(sample: Sample, beta: float) -> Sample:
