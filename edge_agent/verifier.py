@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.ledger import AuditedToken, Ledger, Settled
+from edge_agent.ledger import Ledger, Settled
 from edge_agent.placement import Placement
 from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Message
@@ -83,7 +83,6 @@ class Verifier:
         self._next_session = secrets.randbelow(_NUM_SESSIONS)
         self._session: _Session | None = None
         self._placement = Placement(directory)
-        self._learn: Callable[[list[AuditedToken]], None] = lambda _audited: None
         self._ledger: Ledger | None = None
         self._terms: SessionTerms | None = None
         self._asked: tuple[Doubt, float] | None = None
@@ -100,9 +99,9 @@ class Verifier:
             self._hear_status(self._statuses.get(min(_LINK_CHECK_S, deadline_s - now)))
         return True
 
-    def begin(self, ledger: Ledger, terms: SessionTerms, learn: Callable[[list[AuditedToken]], None]) -> None:
-        """A new answer: open a session for it, without waiting. `learn` hears every audit."""
-        self._ledger, self._terms, self._learn = ledger, terms, learn
+    def begin(self, ledger: Ledger, terms: SessionTerms) -> None:
+        """A new answer: open a session for it, without waiting."""
+        self._ledger, self._terms = ledger, terms
         self._session, self._asked = None, None
         self._placement.choose_at_once()
         self.round_trips = RoundTrips()
@@ -167,6 +166,11 @@ class Verifier:
         self._session = self._ledger = self._terms = None
 
     @property
+    def num_shared(self) -> int:
+        """Ids below this mean the same to all workers that could be asked."""
+        return self._directory.num_shared
+
+    @property
     def _can_send(self) -> bool:
         session = self._session
         return session is not None and session.suspect_since_s is None and self._connection.connected
@@ -200,10 +204,7 @@ class Verifier:
             self._tell(self._session.worker, None)
         match frame:
             case Verdict():
-                settled = self._ledger.settle(frame)
-                if settled is not None:
-                    self._learn(settled.audited)
-                return settled
+                return self._ledger.settle(frame)
             case Ready():
                 pass  # a sign of life, which is all that it is for
             case Refused():
