@@ -7,6 +7,7 @@ the worker, or another one, gives a sign of life: the answer goes on unverified 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ _MAX_PENDING = 512
 _NUM_SESSIONS = 128
 # A broken connection is noticed at least this often while waiting for a verdict.
 _LINK_CHECK_S = 0.05
+# Drafts and verdicts travel at QoS 0: what is waited for is sent again once, after this share of the timeout.
+_AGAIN_AFTER = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Verifier:
         self._ledger: Ledger | None = None
         self._terms: SessionTerms | None = None
         self._asked: tuple[Doubt, float] | None = None
+        self._last_sent: Draft | None = None
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
 
@@ -127,6 +131,7 @@ class Verifier:
         """The verdict on what was asked; None if it does not come in time, and the worker is then suspect."""
         assert self._asked is not None
         _, asked_at_s = self._asked
+        again_at_s = asked_at_s + self._timeout_s * _AGAIN_AFTER
         while (left_s := asked_at_s + self._timeout_s - time.monotonic()) > 0:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             settled = None if message is None else self._take(message)
@@ -136,6 +141,7 @@ class Verifier:
                 return settled.verdict
             if self._session is None or not self._connection.connected:
                 break
+            again_at_s = self._send_again(again_at_s)
         self._miss()
         if self._session is not None and self._connection.connected:
             self._session.suspect_since_s = time.monotonic()
@@ -153,6 +159,7 @@ class Verifier:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
         self.poll()
         deadline_s = time.monotonic() + (self._timeout_s if wait else 0.0)
+        again_at_s = deadline_s - self._timeout_s * (1 - _AGAIN_AFTER)
         is_sent = False
         while self._can_send and self._ledger is not None:
             if not is_sent or self._ledger.num_pending > 0:  # the latter after a resync
@@ -163,6 +170,7 @@ class Verifier:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             if message is not None:
                 self._take(message)
+            again_at_s = self._send_again(again_at_s)
         self._session = self._ledger = self._terms = None
 
     @property
@@ -287,6 +295,7 @@ class Verifier:
 
     def _send(self, draft: Draft) -> bool:
         assert self._session is not None
+        self._last_sent = draft
         topic = self._topics.draft(self._agent, self._session.worker)
         try:
             self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
@@ -295,6 +304,16 @@ class Verifier:
             self._tell(None, str(error))
             return False
         return True
+
+    def _send_again(self, at_s: float) -> float:
+        """Send what is waited for a second time when that is due; returns when it is due next: never again.
+
+        Either the draft was lost, or its verdict, which the worker then repeats (docs/protocol.md).
+        """
+        if time.monotonic() < at_s or not self._can_send or self._last_sent is None:
+            return at_s
+        self._send(self._last_sent)
+        return math.inf
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""
