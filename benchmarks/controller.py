@@ -184,6 +184,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--other-target", type=Path, help="a target model that takes the pair's place unannounced"
     )
+    parser.add_argument("--risk", type=float, action="append", help="instead of 0.01, 0.02 and 0.05")
     parser.add_argument("--only", help="scenarios whose name contains this")
     options = parser.parse_args(argv)
     console = Console()
