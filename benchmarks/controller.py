@@ -148,7 +148,12 @@ class Bench:
     def calibrated(self, target: Path, text: Path, num_positions: int) -> Profile:
         """A profile of the draft model and that target model."""
         output = self._folder / f"{target.stem}.json"
-        options = {"text": (text,), "output": output, "positions": num_positions}
+        options = {
+            "text": (text,),
+            "output": output,
+            "positions": num_positions,
+            "verdict_timeout_s": _PATIENCE_S,
+        }
         with self._worker(target):
             settings = CalibrateSettings(**(self._login(AGENT, DRAFT_MODEL) | options))
             return calibrate(settings, Console(quiet=True))
