@@ -8,6 +8,7 @@ What cannot be read or written costs one line in the log; the agent then starts 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +70,10 @@ class Memory:
         beside = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(_State(**asdict(learned)).model_dump_json())
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(_State(**asdict(learned)).model_dump_json())
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
             beside.replace(self._path)
         except OSError as error:
             if not self._complained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -138,3 +139,10 @@ def test_metrics_show_the_risk_set_the_divergence_with_its_interval_the_skip_sha
     assert recent.divergence_margin is not None
     assert metrics[0].usage.divergence_margin is not None
     assert 0 < recent.divergence_margin < metrics[0].usage.divergence_margin  # twice as much is known
+
+
+def test_a_service_writes_what_it_has_learned_when_it_leaves(stage: Stage, tmp_path: Path) -> None:
+    with stage.agent_program(tmp_path / "log", state_dir=tmp_path / "state", connect_timeout_s=0) as agent:
+        agent.signal(signal.SIGTERM)
+        assert agent.wait() == 0
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["agent-agent-1.json"]
