@@ -12,8 +12,8 @@ the worker has answered a draft of the new epoch, which begins before all that, 
 draft that began behind such a token would be judged on a text that nobody has read.
 
 A worker answers a session's drafts in the order of their sending. So a draft that a later one's verdict has overtaken
-is taken for lost, and the next run begins with its tokens once more: no skipped token stays without its audit for
-good, unless the answer ends before.
+is taken for lost, and the next run begins with its tokens once more. The last draft of an answer brings all that has
+not been answered, for no later one could tell that it was lost.
 """
 
 from __future__ import annotations
@@ -177,9 +177,9 @@ class Ledger:
     def _send(self, doubt: Doubt | None, *, final: bool) -> Draft:
         if self._unconfirmed_end:  # its draft had this epoch and position for its name
             self._start_epoch()
-        lost = [self._under_way[name].position for name in self._overtaken & self._under_way.keys()]
-        if lost and not self._asks:
-            self.known = min(self.known, *lost)
+        again = self._under_way.keys() if final else self._overtaken & self._under_way.keys()
+        if again and not self._asks:
+            self.known = min(self.known, *(self._under_way[name].position for name in again))
             self._overtaken.clear()
             self._start_epoch()
         run = self.records[self.known - self.num_prompt :]

@@ -7,7 +7,6 @@ the worker, or another one, gives a sign of life: the answer goes on unverified 
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ _MAX_PENDING = 512
 _NUM_SESSIONS = 128
 # A broken connection is noticed at least this often while waiting for a verdict.
 _LINK_CHECK_S = 0.05
-# Drafts and verdicts travel at QoS 0: what is waited for is sent again once, after this share of the timeout.
+# Drafts and verdicts travel at QoS 0: what is waited for is sent again after this share of the timeout, so once.
 _AGAIN_AFTER = 0.5
 
 
@@ -306,14 +305,14 @@ class Verifier:
         return True
 
     def _send_again(self, at_s: float) -> float:
-        """Send what is waited for a second time when that is due; returns when it is due next: never again.
+        """Send what is waited for once more when that is due; returns when it is due next.
 
         Either the draft was lost, or its verdict, which the worker then repeats (docs/protocol.md).
         """
         if time.monotonic() < at_s or not self._can_send or self._last_sent is None:
             return at_s
         self._send(self._last_sent)
-        return math.inf
+        return time.monotonic() + self._timeout_s * _AGAIN_AFTER
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""

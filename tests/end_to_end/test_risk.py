@@ -45,22 +45,32 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Verdict], bool]
 
 
 def test_the_risk_is_held_over_any_two_thousand_tokens_though_one_verdict_in_ten_is_lost(
-    stage: Stage, prompts: tuple[Prompt, ...], lose: Callable[[Callable[[Verdict], bool]], None]
+    stage: Stage,
+    prompts: tuple[Prompt, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[Callable[[Verdict], bool]], None],
 ) -> None:
-    rng = np.random.default_rng(1)
-    lose(lambda _verdict: bool(rng.random() < LOSS))
+    monkeypatch.setattr(verifier, "_AGAIN_AFTER", 0.001)
+    rng, judged = np.random.default_rng(1), set[tuple[int, int, int]]()
+
+    def one_in_ten(verdict: Verdict) -> bool:
+        name = (verdict.session, verdict.epoch, verdict.position)
+        is_first = name not in judged
+        judged.add(name)
+        return is_first and bool(rng.random() < LOSS)  # what is asked again is answered
+
+    lose(one_in_ten)
     records: list[Record] = []
-    with stage.worker(), stage.agent(risk=0.02, verdict_timeout_s=0.2) as agent:
+    with stage.worker(), stage.agent(risk=0.02, start_threshold=0.6) as agent:
         for prompt in cycle(prompts):
             records += read(agent, prompt).answer.ledger.records
-            if len(known_losses(records)) > RECENT_TOKENS + 100:
+            if len(records) > RECENT_TOKENS + 300:
                 break
+    assert all(record.beta is not None for record in records if record.origin is Origin.SKIPPED)
+    assert Origin.UNVERIFIED not in {record.origin for record in records}
     sums = np.concatenate([[0.0], np.cumsum(known_losses(records))])
     assert (sums[RECENT_TOKENS:] - sums[:-RECENT_TOKENS]).max() / RECENT_TOKENS <= 0.025
-    skipped = [record for record in records if record.origin is Origin.SKIPPED]
-    assert len(skipped) > 0.2 * len(records)
-    # What was lost is asked for again; what stays unaudited was lost twice, or its answer ended before.
-    assert sum(record.beta is None for record in skipped) < 0.05 * len(skipped)
+    assert np.mean([record.origin is Origin.SKIPPED for record in records]) > 0.3
 
 
 def test_a_question_whose_verdict_was_lost_is_asked_again_and_stays_verified(
