@@ -189,6 +189,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--other-target", type=Path, help="a target model that takes the pair's place unannounced"
     )
+    parser.add_argument("--work", type=Path, help="folder that keeps the calibrations for the next run")
     parser.add_argument("--risk", type=float, action="append", help="instead of 0.01, 0.02 and 0.05")
     parser.add_argument("--only", help="scenarios whose name contains this")
     options = parser.parse_args(argv)
@@ -197,8 +198,9 @@ def run(argv: list[str]) -> int:
         PrivateBroker({AGENT: Role.AGENT, WORKER: Role.WORKER}) as broker,
         tempfile.TemporaryDirectory(prefix="hunch-bench-") as folder,
     ):
-        bench = Bench(broker, Path(folder))
-        scenarios = _scenarios(bench, Path(folder), options)
+        kept = options.work or Path(folder)
+        bench = Bench(broker, kept)
+        scenarios = _scenarios(bench, kept, options)
         table = Table(*_COLUMNS, title=f"at least {options.tokens:,} tokens a row")
         for risk, scenario in product(options.risk or RISKS, scenarios):
             row = _row(scenario, risk, bench.play(scenario, risk, options.tokens))
