@@ -6,6 +6,7 @@ One loop owns model and verifier; the connection's thread only fills inboxes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ import numpy as np
 from edge_agent.answer import Answer, AnswerOptions
 from edge_agent.controller import DEFAULT_START, RiskController
 from edge_agent.drafter import Drafter
+from edge_agent.memory import Memory
 from edge_agent.policy import FixedThreshold, Policy
 from edge_agent.profiles import ProfileShelf
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
+from edge_agent.usage import Recent
 from edge_agent.verifier import Verifier
 from edge_agent.workers import WorkerDirectory
 from runtime.content_digest import content_digest
@@ -30,7 +33,7 @@ from runtime.mqtt import Connection, Publication
 from runtime.profile_file import read_profile
 from schemas.errors import ConfigurationError, LinkError
 from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt, VocabularyMark
-from schemas.profile import Pair, Profile
+from schemas.profile import LearnedModel, Pair, Profile
 from schemas.vocabulary import Vocabulary
 
 # A retained profile comes right after the subscription; that there is none is said by nothing but silence.
@@ -60,9 +63,16 @@ class Agent:
         options = ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
         self._context = Context(self.model, options)
         self._drafter = Drafter(self._context)
+        self.policy = _policy(settings)
+        self._memory = Memory(settings.state_dir, settings.name)
+        learned = self._memory.load()
+        if learned is not None and isinstance(self.policy, RiskController):
+            self.policy.recall(learned)
+        self._recent = Recent()
         self.profile: Profile | None = None
+        self._judged_pair: Pair | None = None
         given = None if settings.profile is None else read_profile(settings.profile)
-        self._judge_by(given)
+        self._judge_by(given, None)
         self._draft_digest = content_digest(settings.model)
         if given is not None and given.pair.draft_digest != self._draft_digest:
             mine = given.pair.model_copy(
@@ -88,6 +98,7 @@ class Agent:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._remember(at_once=True)
         self.connection.stop(self._status(Presence.OFFLINE))
         self._context.close()
         self.model.close()
@@ -112,6 +123,8 @@ class Agent:
         before = self._socket_bytes()
         yield from answer.stream(prompt_ids)
         after = self._socket_bytes()
+        self._recent.add(answer.ledger.records)
+        self._remember()
         answer.usage = answer.usage.model_copy(
             update={
                 "bytes_up": _difference(after.sent, before.sent),
@@ -123,6 +136,7 @@ class Agent:
             risk=_risk_held(self.settings),
             threshold=self.policy.threshold,
             usage=answer.usage,
+            recent=self._recent.figures(),
         )
         with contextlib.suppress(LinkError):  # metrics are not worth keeping for later
             self.connection.publish(self.topics.agent_metrics(self.settings.name), metrics.to_bytes())
@@ -193,11 +207,11 @@ class Agent:
         if pair is None:
             return
         profile = self._shelf.find(pair, wait_s)
-        if profile != self.profile:
-            self._judge_by(profile)
+        if (profile, pair) != (self.profile, self._judged_pair):
+            self._judge_by(profile, pair)
 
-    def _judge_by(self, profile: Profile | None) -> None:
-        """Estimator and policy anew: a threshold means nothing to another estimator.
+    def _judge_by(self, profile: Profile | None, pair: Pair | None) -> None:
+        """Estimator and threshold anew: a threshold means nothing to another estimator or another pair.
 
         Without a profile a wish for the learned estimator waits, and the best that needs none stands in.
         """
@@ -207,8 +221,16 @@ class Agent:
             name = FALLBACK
         learned = profile.learned if profile else None
         self._estimate = estimator(name, np.random.default_rng(settings.seed), learned)
-        self.policy = _policy(settings, profile.start_for(name, settings.risk) if profile else None)
-        self.profile = profile
+        if isinstance(self.policy, RiskController):
+            calibrated = profile.start_for(name, settings.risk) if profile else None
+            starts = (settings.start_threshold, calibrated, DEFAULT_START)
+            start = next(start for start in starts if start is not None)
+            self.policy.turn_to(_subject(pair, name, learned), start)
+        self.profile, self._judged_pair = profile, pair
+
+    def _remember(self, *, at_once: bool = False) -> None:
+        if isinstance(self.policy, RiskController):
+            self._memory.save(self.policy.learned(), at_once=at_once)
 
     def _announce(self, worker: str | None, note: str | None) -> None:
         """Say in the retained status which worker is in use, or why there is none."""
@@ -230,13 +252,22 @@ class Agent:
         return _Bytes(self.connection.bytes_sent, self.connection.bytes_received)
 
 
-def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:
+def _policy(settings: AgentSettings) -> Policy:
     if settings.mode is Mode.EXACT:
         return FixedThreshold(-1.0)
     if settings.threshold is not None:
         return FixedThreshold(settings.threshold)
-    starts = (settings.start_threshold, calibrated_start, DEFAULT_START)
-    return RiskController(settings.risk, next(start for start in starts if start is not None))
+    return RiskController(settings.risk)
+
+
+def _subject(pair: Pair | None, estimator_name: str, learned: LearnedModel | None) -> str:
+    """What a threshold belongs to: pair and estimator, the learned one by what it has learned."""
+    if pair is None:
+        return ""  # not known yet, and nothing can be learned before it is
+    if estimator_name != LEARNED or learned is None:
+        return f"{pair.id} {estimator_name}"
+    digest = hashlib.blake2b(learned.to_bytes(), digest_size=4).hexdigest()
+    return f"{pair.id} {estimator_name} {digest}"
 
 
 def _risk_held(settings: AgentSettings) -> float | None:

@@ -11,7 +11,13 @@ from rich.text import Text
 from edge_agent.agent import Agent
 from edge_agent.calibration.command import calibrate as calibrate_pair
 from edge_agent.service import Service
-from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
+from edge_agent.settings import (
+    DEFAULT_FILE,
+    DEFAULT_STATE_DIR,
+    AgentSettings,
+    CalibrateSettings,
+    GenerateSettings,
+)
 from edge_agent.text import Piece
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
 from runtime.marks import MARKS, STYLES
@@ -58,6 +64,8 @@ def run(argv: list[str]) -> None:
     """`edge-agent run`."""
     settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
+    if settings.state_dir is None and DEFAULT_STATE_DIR.is_dir():
+        settings = settings.model_copy(update={"state_dir": DEFAULT_STATE_DIR})
     agent = Agent(settings)
     service = Service(agent)  # before it connects: who sees the agent online may ask at once
     with agent:

@@ -17,7 +17,7 @@ from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
 from edge_agent.history import History
 from edge_agent.learned import prediction_features
-from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
+from edge_agent.ledger import Ledger, Origin, Record
 from edge_agent.prediction import predict
 from edge_agent.truncation import Truncate
 from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
@@ -57,11 +57,10 @@ class ForcedLedger(Ledger):
         self.known = min(self.known, len(self.ids) - 1)
         self.epoch += 1
 
-    def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
+    def _enter_betas(self, draft: Draft, verdict: Verdict) -> None:
         """A run ends with the token drawn; what stands before it is the text's."""
         if verdict.betas:
             self.betas[draft.end - 1] = float(decode_betas(verdict.betas)[-1])
-        return []
 
 
 class Collector:
@@ -92,7 +91,7 @@ class Collector:
         # It looks just before a token is drawn, when all ids stand as the text has them.
         history = History(ledger.ids)
         terms = SessionTerms(self._sampling, self._seed, self._drafter.capacity)
-        self._verifier.begin(ledger, terms, lambda _audited: None)
+        self._verifier.begin(ledger, terms)
         drawn: dict[int, Sample] = {}
         logits = self._drafter.restart(list(stretch.prompt_ids))
         for token_id in (*stretch.text_ids, None):
