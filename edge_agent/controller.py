@@ -95,8 +95,8 @@ class RiskController:
 
     def skips(self, uncertainty: float, *, structured: bool = False) -> bool:
         """Whether the draft token is kept without asking."""
-        self._read()
         self._structured = structured
+        self._read()
         threshold = min(self.threshold, _STRUCTURED_SHARE * self.risk) if structured else self.threshold
         return uncertainty <= threshold and self._worst_debt() + 1.0 - self.risk <= MAX_DEBT
 
