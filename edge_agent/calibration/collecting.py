@@ -119,10 +119,12 @@ class Collector:
         q_hat = self._truncate(prediction)
         draft = q_hat.draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
-        ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
+        # Before the token is committed: its history must not hold the token itself.
         features = tuple(prediction_features(prediction, draft.token_id).tolist())
+        previous_ids = history.last(2)
+        ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
         ids, weights = tuple(q_hat.token_ids.tolist()), tuple(q_hat.weights.tolist())
-        return Sample(draft.token_id, history.last(2), 0.0, scores, features, draft.index, ids, weights)
+        return Sample(draft.token_id, previous_ids, 0.0, scores, features, draft.index, ids, weights)
 
 
 def _with_beta(sample: Sample, beta: float) -> Sample:
