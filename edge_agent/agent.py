@@ -6,6 +6,7 @@ One loop owns model and verifier; the connection's thread only fills inboxes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from edge_agent.answer import Answer, AnswerOptions
 from edge_agent.controller import DEFAULT_START, RiskController
 from edge_agent.drafter import Drafter
+from edge_agent.memory import Memory
 from edge_agent.metrics import Metrics
 from edge_agent.policy import FixedThreshold, Policy
 from edge_agent.profiles import ProfileShelf, check_draft, pair_in_use
@@ -24,6 +26,7 @@ from edge_agent.reports import Reports, message_bytes
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
+from edge_agent.usage import Recent
 from edge_agent.verifier import Verifier
 from edge_agent.workers import WorkerDirectory
 from runtime.content_digest import content_digest
@@ -32,7 +35,7 @@ from runtime.mqtt import Connection, Publication
 from runtime.profile_file import read_profile
 from schemas.errors import ConfigurationError, LinkError
 from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt
-from schemas.profile import Pair, Profile
+from schemas.profile import LearnedModel, Pair, Profile
 from schemas.vocabulary import Vocabulary
 
 # A retained profile comes right after the subscription; that there is none is said by nothing but silence.
@@ -64,9 +67,16 @@ class Agent:
         self.model = Model(settings.model, gpu_layers=settings.gpu_layers)
         self._context = Context(self.model, context_options(settings, self.model))
         self._drafter = Drafter(self._context)
+        self.policy = _policy(settings)
+        self._memory = Memory(settings.state_dir, settings.name)
+        learned = self._memory.load()
+        if learned is not None and isinstance(self.policy, RiskController):
+            self.policy.recall(learned)
+        self._recent = Recent()
         self.profile: Profile | None = None
+        self._judged_pair: Pair | None = None
         given = None if settings.profile is None else read_profile(settings.profile)
-        self._judge_by(given)
+        self._judge_by(given, None)
         self._draft_digest = content_digest(settings.model)
         if given is not None:
             check_draft(given, f"{settings.profile}", self.model.name, self._draft_digest)
@@ -95,6 +105,7 @@ class Agent:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._remember(at_once=True)
         self.connection.stop(self._status(Presence.OFFLINE))
         self._context.close()
         self.model.close()
@@ -119,6 +130,8 @@ class Agent:
         before = self._socket_bytes()
         yield from answer.stream(prompt_ids)
         after = self._socket_bytes()
+        self._recent.add(answer.ledger.records)
+        self._remember()
         answer.usage = answer.usage.model_copy(
             update={
                 "bytes_up": _difference(after.sent, before.sent),
@@ -138,6 +151,7 @@ class Agent:
             risk=_risk_held(self.settings),
             threshold=self.policy.threshold,
             usage=self._reports.usage,
+            recent=self._recent.figures(),
         )
         topic, payload = self.topics.agent_metrics(self.settings.name), metrics.to_bytes()
         with contextlib.suppress(LinkError):  # then the next report holds them too
@@ -200,11 +214,11 @@ class Agent:
         if pair is None:
             return
         profile = self._shelf.find(pair, wait_s)
-        if profile != self.profile:
-            self._judge_by(profile)
+        if (profile, pair) != (self.profile, self._judged_pair):
+            self._judge_by(profile, pair)
 
-    def _judge_by(self, profile: Profile | None) -> None:
-        """Estimator and policy anew: a threshold means nothing to another estimator.
+    def _judge_by(self, profile: Profile | None, pair: Pair | None) -> None:
+        """Estimator and threshold anew: a threshold means nothing to another estimator or another pair.
 
         Without a profile a wish for the learned estimator waits, and the best that needs none stands in.
         """
@@ -214,8 +228,16 @@ class Agent:
             name = FALLBACK
         learned = profile.learned if profile else None
         self._estimate = estimator(name, np.random.default_rng(settings.seed), learned)
-        self.policy = _policy(settings, profile.start_for(name, settings.risk) if profile else None)
-        self.profile = profile
+        if isinstance(self.policy, RiskController):
+            calibrated = profile.start_for(name, settings.risk) if profile else None
+            starts = (settings.start_threshold, calibrated, DEFAULT_START)
+            start = next(start for start in starts if start is not None)
+            self.policy.turn_to(_subject(pair, name, learned), start)
+        self.profile, self._judged_pair = profile, pair
+
+    def _remember(self, *, at_once: bool = False) -> None:
+        if isinstance(self.policy, RiskController):
+            self._memory.save(self.policy.learned(), at_once=at_once)
 
     def _announce(self, worker: str | None, note: str | None) -> None:
         """Say in the retained status which worker is in use, or why there is none."""
@@ -246,13 +268,22 @@ def context_options(settings: AgentSettings, model: Model) -> ContextOptions:
     return ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
 
 
-def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:
+def _policy(settings: AgentSettings) -> Policy:
     if settings.mode is Mode.EXACT:
         return FixedThreshold(-1.0)
     if settings.threshold is not None:
         return FixedThreshold(settings.threshold)
-    starts = (settings.start_threshold, calibrated_start, DEFAULT_START)
-    return RiskController(settings.risk, next(start for start in starts if start is not None))
+    return RiskController(settings.risk)
+
+
+def _subject(pair: Pair | None, estimator_name: str, learned: LearnedModel | None) -> str:
+    """What a threshold belongs to: pair and estimator, the learned one by what it has learned."""
+    if pair is None:
+        return ""  # not known yet, and nothing can be learned before it is
+    if estimator_name != LEARNED or learned is None:
+        return f"{pair.id} {estimator_name}"
+    digest = hashlib.blake2b(learned.to_bytes(), digest_size=4).hexdigest()
+    return f"{pair.id} {estimator_name} {digest}"
 
 
 def _risk_held(settings: AgentSettings) -> float | None:

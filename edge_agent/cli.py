@@ -14,6 +14,7 @@ from edge_agent.doctor import AgentDoctor
 from edge_agent.service import Service
 from edge_agent.settings import (
     DEFAULT_FILE,
+    DEFAULT_STATE_DIR,
     CalibrateSettings,
     DoctorSettings,
     GenerateSettings,
@@ -75,6 +76,8 @@ def run(argv: list[str]) -> None:
         agent = Agent(settings)
         print(f"agent {settings.name} could draft with {agent.model.name} at {agent.connection.address}")
         return
+    if settings.state_dir is None and DEFAULT_STATE_DIR.is_dir():
+        settings = settings.model_copy(update={"state_dir": DEFAULT_STATE_DIR})
     with claim_name(settings.broker_address()):
         agent = Agent(settings)
         service = Service(agent)  # before it connects: who sees the agent online may ask at once

@@ -18,6 +18,7 @@ from schemas.messages import MAX_ANSWER_TOKENS
 from schemas.sampling import SamplingParameters, Temperature
 
 DEFAULT_FILE = Path("/etc/hunch/agent.toml")
+DEFAULT_STATE_DIR = Path("/var/lib/hunch/agent")
 
 
 class Mode(Enum):
@@ -53,6 +54,11 @@ class AgentSettings(HunchSettings):
         ge=-1,
         le=1,
         description="where the threshold starts that is moved to hold the risk; none: as the profile says",
+    )
+    state_dir: Path | None = Field(
+        None,
+        description="folder where the threshold is remembered over restarts; none: `run` takes "
+        f"{DEFAULT_STATE_DIR} where that is there, other commands remember nothing",
     )
     uncertainty: str | None = Field(
         None,

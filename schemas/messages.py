@@ -117,11 +117,24 @@ class Usage(Message):
     divergence: float | None = Field(
         None, ge=0, description="audited mean of skip * beta a token, unverified tokens not counted"
     )
+    divergence_margin: float | None = Field(
+        None, ge=0, description="half the width of the divergence's 95 % confidence interval"
+    )
 
     @property
     def num_judged(self) -> int:
         """Tokens that the divergence is a mean over: all but unverified ones and unaudited skips."""
         return max(0, self.tokens - self.unverified - self.skipped + self.audited)
+
+
+class RecentFigures(Message):
+    """The last 2,000 tokens of an agent, or fewer where it has not said so many; shares are of all of them."""
+
+    tokens: Count = Field(0, description="how many these are")
+    skip_share: Share = Field(0.0, description="kept on the board without asking")
+    unverified_share: Share = Field(0.0, description="kept because no verdict came in time")
+    divergence: float | None = Field(None, ge=0, description="as in a usage")
+    divergence_margin: float | None = Field(None, ge=0, description="as in a usage")
 
 
 class AgentMetrics(Message):
@@ -132,6 +145,7 @@ class AgentMetrics(Message):
     risk: float | None = Field(None, description="the divergence allowed; none: a fixed threshold is set")
     threshold: float = Field(description="uncertainty above which a token is asked about")
     usage: Usage = Field(description="of these answers together")
+    recent: RecentFigures | None = Field(None, description="over the agent's answers since its start")
 
 
 class WorkerMetrics(Message):

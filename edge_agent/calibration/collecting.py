@@ -15,8 +15,9 @@ import numpy as np
 
 from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
+from edge_agent.history import History
 from edge_agent.learned import prediction_features
-from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
+from edge_agent.ledger import Ledger, Origin, Record
 from edge_agent.prediction import predict
 from edge_agent.truncation import Truncate
 from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
@@ -56,11 +57,10 @@ class ForcedLedger(Ledger):
         self.known = min(self.known, len(self.ids) - 1)
         self.epoch += 1
 
-    def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
+    def _enter_betas(self, draft: Draft, verdict: Verdict) -> None:
         """A run ends with the token drawn; what stands before it is the text's."""
         if verdict.betas:
             self.betas[draft.end - 1] = float(decode_betas(verdict.betas)[-1])
-        return []
 
 
 class Collector:
@@ -88,13 +88,15 @@ class Collector:
         rng = generator(self._seed, Stream.DRAFT, number)
         judges = [estimator(name, rng) for name in ESTIMATOR_NAMES]
         ledger = ForcedLedger(list(stretch.prompt_ids))
+        # It looks just before a token is drawn, when all ids stand as the text has them.
+        history = History(ledger.ids)
         terms = SessionTerms(self._sampling, self._seed, self._drafter.capacity)
-        self._verifier.begin(ledger, terms, lambda _audited: None)
+        self._verifier.begin(ledger, terms)
         drawn: dict[int, Sample] = {}
         logits = self._drafter.restart(list(stretch.prompt_ids))
         for token_id in (*stretch.text_ids, None):
             position = len(ledger.ids)
-            drawn[position] = self._draw(logits, ledger, judges, rng)
+            drawn[position] = self._draw(logits, ledger, history, judges, rng)
             self._verifier.audit()
             if token_id is not None:
                 ledger.force(token_id)
@@ -106,15 +108,21 @@ class Collector:
         return samples
 
     def _draw(
-        self, logits: np.ndarray, ledger: Ledger, judges: list[Estimator], rng: np.random.Generator
+        self,
+        logits: np.ndarray,
+        ledger: Ledger,
+        history: History,
+        judges: list[Estimator],
+        rng: np.random.Generator,
     ) -> Sample:
-        previous_ids = tuple(ledger.ids[-2:])
-        prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
+        prediction = predict(logits[: self._num_tokens], self._sampling, history)
         q_hat = self._truncate(prediction)
         draft = q_hat.draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
-        ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
+        # Before the token is committed: its history must not hold the token itself.
         features = tuple(prediction_features(prediction, draft.token_id).tolist())
+        previous_ids = history.last(2)
+        ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
         ids, weights = tuple(q_hat.token_ids.tolist()), tuple(q_hat.weights.tolist())
         return Sample(draft.token_id, previous_ids, 0.0, scores, features, draft.index, ids, weights)
 
