@@ -12,10 +12,12 @@ sources() {
         -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z)
 }
 
-# A board has no use for more than the core; a model hub's client comes with the first model that needs it.
+# A board has no use for more than the core, but for metrics where its settings ask for them; a model hub's client comes
+# with the first model that needs it.
 extras() {
     local wanted=()
-    if [[ $ROLE == worker ]]; then wanted+=(broker); fi
+    if [[ $ROLE == worker ]]; then wanted+=(broker metrics); fi
+    if [[ $ROLE == agent ]] && grep -qs '^metrics_address' /etc/hunch/agent.toml; then wanted+=(metrics); fi
     if [[ $MODEL == hf:* || $(cat "$CURRENT/hunch-extras" 2>/dev/null) == *hub* ]]; then wanted+=(hub); fi
     local IFS=,
     say "${wanted[*]}"
