@@ -17,7 +17,7 @@ sources() {
 extras() {
     local wanted=()
     if [[ $ROLE == worker ]]; then wanted+=(broker metrics); fi
-    if [[ $ROLE == agent ]] && grep -qs '^metrics_address' /etc/hunch/agent.toml; then wanted+=(metrics); fi
+    if [[ $ROLE == agent ]] && grep -qs '^metrics_address' "$SETTINGS/agent.toml"; then wanted+=(metrics); fi
     if [[ $MODEL == hf:* || $(cat "$CURRENT/hunch-extras" 2>/dev/null) == *hub* ]]; then wanted+=(hub); fi
     local IFS=,
     say "${wanted[*]}"
