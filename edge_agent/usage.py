@@ -1,10 +1,10 @@
-"""What answers were made of. In: their books and round trips. Out: the usage that users and metrics see."""
+"""What an answer was made of. In: its books and round trips. Out: the usage that users and metrics see."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
     divergence = mean_divergence(losses)
     counts = {origin: sum(record.origin is origin for record in records) for origin in Origin}
     num_asked = counts[Origin.ACCEPTED] + counts[Origin.RECOVERED] + counts[Origin.BONUS]
-    usage = Usage(
+    return Usage(
         prompt_tokens=ledger.num_prompt,
         tokens=len(records),
         skipped=counts[Origin.SKIPPED],
@@ -34,40 +34,11 @@ def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
         bonus=counts[Origin.BONUS],
         unverified=counts[Origin.UNVERIFIED],
         seconds=seconds,
+        round_trip_median_ms=round_trips.median_ms,
+        round_trip_p99_ms=round_trips.p99_ms,
         audited=len(losses) - num_asked,
         divergence=None if divergence is None else divergence[0],
         divergence_margin=None if divergence is None else divergence[1],
-    )
-    return with_round_trips(usage, round_trips.seconds)
-
-
-def with_round_trips(usage: Usage, seconds: Sequence[float]) -> Usage:
-    """The same with median and 99th percentile of these round trips; None where there were none."""
-    trips_ms = np.array(seconds) * 1000
-    return usage.model_copy(
-        update={
-            "round_trip_median_ms": float(np.median(trips_ms)) if len(trips_ms) else None,
-            "round_trip_p99_ms": float(np.percentile(trips_ms, 99)) if len(trips_ms) else None,
-        }
-    )
-
-
-def added(one: Usage, other: Usage) -> Usage:
-    """The usage of both together, but for the round trips; what is not known of one is not known of both.
-
-    The divergence is the mean over the judged tokens of both, and its margin that of independent parts.
-    """
-    counts = ("prompt_tokens", "tokens", "skipped", "accepted", "recovered", "bonus", "unverified", "audited")
-    judged = one.num_judged + other.num_judged
-    loss = sum(each.num_judged * (each.divergence or 0.0) for each in (one, other))
-    margin = math.hypot(*(each.num_judged * (each.divergence_margin or 0.0) for each in (one, other)))
-    return Usage(
-        **{name: getattr(one, name) + getattr(other, name) for name in counts},
-        seconds=one.seconds + other.seconds,
-        bytes_up=_sum_of_known(one.bytes_up, other.bytes_up),
-        bytes_down=_sum_of_known(one.bytes_down, other.bytes_down),
-        divergence=loss / judged if judged else None,
-        divergence_margin=margin / judged if judged else None,
     )
 
 
@@ -121,7 +92,3 @@ def _loss(record: Record) -> float | None:
     if record.origin is Origin.UNVERIFIED:
         return None
     return record.beta if record.origin is Origin.SKIPPED else 0.0
-
-
-def _sum_of_known(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edge_agent.ledger import Ledger, Settled
 from edge_agent.placement import Placement
 from edge_agent.workers import WorkerDirectory
@@ -61,6 +63,19 @@ class RoundTrips:
 
     seconds: list[float] = field(default_factory=list)
     num_missed: int = 0
+
+    @property
+    def median_ms(self) -> float | None:
+        """Their median; None where there were none."""
+        return self._percentile_ms(50)
+
+    @property
+    def p99_ms(self) -> float | None:
+        """Their 99th percentile; None where there were none."""
+        return self._percentile_ms(99)
+
+    def _percentile_ms(self, percentage: float) -> float | None:
+        return float(np.percentile(self.seconds, percentage)) * 1000 if self.seconds else None
 
 
 class Verifier:

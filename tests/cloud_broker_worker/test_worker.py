@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from schemas.vocabulary import Fingerprint
 def test_logits_that_are_no_numbers_cost_their_session_and_not_the_worker() -> None:
     worker: Any = object.__new__(Worker)  # its loop alone: no model, no broker
     worker.sessions = SessionTable(max_sessions=2, n_ctx=50)
+    worker._counts = Counter()
     for agent in ("broken", "sound"):
         opening = Open(1, Fingerprint(100, bytes(16)), SamplingParameters(), 0, 40, (1, 2, 3))
         admission = worker.sessions.open(agent, opening, set())
@@ -26,3 +28,4 @@ def test_logits_that_are_no_numbers_cost_their_session_and_not_the_worker() -> N
     assert isinstance(reply, Refused)
     assert "the target model failed" in reply.reason
     assert [session.agent for session in worker.sessions] == ["sound"]
+    assert worker._counts["target_failures"] == 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.reports import MAX_SHARE, Reports, message_bytes
-from edge_agent.usage import added
+from edge_agent.reports import MAX_SHARE, Reports, added, message_bytes
 from schemas.messages import Usage
 
 TOPIC = "hunch/v1/agents/pi/metrics"
