@@ -7,7 +7,7 @@ fetch_model() {
     MODEL_FILE=""
     [[ -n $MODEL ]] || return 0
     # The service only reads models (ReadOnlyPaths= in its unit); its user owns them so that fetching needs no root.
-    install -d -m 0755 "$STATE"
+    [[ -d $STATE ]] || install -d -m 0755 "$STATE"
     install -d -m 0755 -o "$HUNCH_USER" -g "$HUNCH_USER" "$MODELS"
     if [[ -e $MODEL ]]; then MODEL=$(realpath "$MODEL"); fi
     MODEL_FILE=$(as_hunch --reading-all "$RELEASE/bin/$PROGRAM" fetch-model "$MODEL" --to "$MODELS" \
@@ -48,7 +48,7 @@ give_up() {
 take_credentials() {
     [[ -n $CREDENTIALS ]] || return 0
     [[ -f $CREDENTIALS ]] || give_up "there is no file $CREDENTIALS"
-    install -d -m 0750 -g "$HUNCH_USER" "$SETTINGS"
+    [[ -d $SETTINGS ]] || install -d -m 0755 "$SETTINGS"
     if cmp -s "$CREDENTIALS" "$CREDENTIALS_FILE"; then
         say "  credentials: are there"
         return
@@ -78,7 +78,7 @@ END
 
 write_settings() {
     local before
-    install -d -m 0750 -g "$HUNCH_USER" "$SETTINGS"
+    [[ -d $SETTINGS ]] || install -d -m 0755 "$SETTINGS"
     if [[ ! -e $CONFIG ]]; then
         install -m 0640 -g "$HUNCH_USER" "$ROOT/deploy/install/$ROLE.toml" "$CONFIG"
         IS_CHANGED=true
