@@ -90,7 +90,7 @@ class Answer:
 
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
-        logits = self._logits[: self._num_known]
+        logits = self._logits[: self._num_drawable]
         prediction = predict(logits, self._options.sampling, tuple(self.ledger.ids[-2:]))
         q_hat = self._options.truncate(prediction)
         draft = q_hat.draw(self._rng)
@@ -142,7 +142,7 @@ class Answer:
         return pieces
 
     @property
-    def _num_known(self) -> int:
+    def _num_drawable(self) -> int:
         """Ids below this may be drawn: padding means nothing, and a target model may have fewer tokens."""
         num_meant = self._model.num_meant
         return num_meant if self._verifier is None else min(num_meant, self._verifier.num_shared)

@@ -6,6 +6,7 @@ the worker, or another one, gives a sign of life: the answer goes on unverified 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -89,6 +90,8 @@ class Verifier:
         self._terms: SessionTerms | None = None
         self._asked: tuple[Doubt, float] | None = None
         self._last_sent: Draft | None = None
+        # Ids below this mean the same to the worker in use, or the last one that was.
+        self.num_shared = directory.num_tokens
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
 
@@ -171,11 +174,6 @@ class Verifier:
                 self._take(message)
             again_at_s = self._send_again(again_at_s)
         self._session = self._ledger = self._terms = None
-
-    @property
-    def num_shared(self) -> int:
-        """Ids below this mean the same to all workers that could be asked."""
-        return self._directory.num_shared
 
     @property
     def _can_send(self) -> bool:
@@ -274,6 +272,7 @@ class Verifier:
         vocabulary = self._directory.shared_vocabulary(worker)
         assert vocabulary is not None  # only such workers are candidates
         self._next_session = (self._next_session + 1) % _NUM_SESSIONS
+        self.num_shared = vocabulary.num_tokens
         terms = self._terms
         prompt_ids = tuple(self._ledger.open(self._next_session))
         opening = Open(
@@ -295,14 +294,17 @@ class Verifier:
     def _send(self, draft: Draft) -> bool:
         assert self._session is not None
         self._last_sent = draft
-        topic = self._topics.draft(self._agent, self._session.worker)
         try:
-            self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
+            self._publish(draft, self._session.worker)
         except LinkError as error:
             self._miss()
             self._tell(None, str(error))
             return False
         return True
+
+    def _publish(self, draft: Draft, worker: str) -> None:
+        topic = self._topics.draft(self._agent, worker)
+        self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
 
     def _send_again(self, at_s: float) -> float:
         """Send what is waited for once more when that is due; returns when it is due next.
@@ -311,7 +313,9 @@ class Verifier:
         """
         if time.monotonic() < at_s or not self._can_send or self._last_sent is None:
             return at_s
-        self._send(self._last_sent)
+        assert self._session is not None
+        with contextlib.suppress(LinkError):  # who waits sees for himself that the link is gone
+            self._publish(self._last_sent, self._session.worker)
         return time.monotonic() + self._timeout_s * _AGAIN_AFTER
 
     def _miss(self) -> None:

@@ -108,7 +108,8 @@ class Collector:
         self, logits: np.ndarray, ledger: Ledger, judges: list[Estimator], rng: np.random.Generator
     ) -> Sample:
         previous_ids = tuple(ledger.ids[-2:])
-        prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
+        num_drawable = min(self._num_tokens, self._verifier.num_shared)
+        prediction = predict(logits[:num_drawable], self._sampling, previous_ids)
         q_hat = self._truncate(prediction)
         draft = q_hat.draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
