@@ -46,8 +46,8 @@ AGENT, WORKER = "bench-agent", "bench-worker"
 RISKS = (0.01, 0.02, 0.05)
 MARGIN = 0.005
 _SHARE_LOST = 0.1
-# Of a lost verdict every token in doubt would have to wait this long; the models here say hundreds a second.
-_TIMEOUT_WHERE_LOST_S = 0.4
+# As by default; a lost verdict costs half of it, then the question is asked again.
+_TIMEOUT_WHERE_LOST_S = 2.0
 _PATIENCE_S = 60.0
 _MAX_TOKENS = 96
 _CODE_CHARS = 400
