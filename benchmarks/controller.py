@@ -46,8 +46,6 @@ AGENT, WORKER = "bench-agent", "bench-worker"
 RISKS = (0.01, 0.02, 0.05)
 MARGIN = 0.005
 _SHARE_LOST = 0.1
-# As by default; a lost verdict costs half of it, then the question is asked again.
-_TIMEOUT_WHERE_LOST_S = 2.0
 _PATIENCE_S = 60.0
 _MAX_TOKENS = 96
 _CODE_CHARS = 400
@@ -127,8 +125,7 @@ class Bench:
     def play(self, scenario: Scenario, risk: float, num_tokens: int) -> Outcome:
         """One cell."""
         outcome, prompts = Outcome(), scenario.prompts()
-        timeout_s = _TIMEOUT_WHERE_LOST_S if scenario.share_lost else _PATIENCE_S
-        options = {"profile": scenario.profile, "verdict_timeout_s": timeout_s, "risk": risk}
+        options = {"profile": scenario.profile, "verdict_timeout_s": _PATIENCE_S, "risk": risk}
         settings = AgentSettings(**(self._login(AGENT, DRAFT_MODEL) | options))
         with contextlib.ExitStack() as stack:
             worker = stack.enter_context(contextlib.ExitStack())

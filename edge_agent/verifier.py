@@ -34,8 +34,8 @@ _MAX_PENDING = 512
 _NUM_SESSIONS = 128
 # A broken connection is noticed at least this often while waiting for a verdict.
 _LINK_CHECK_S = 0.05
-# Drafts and verdicts travel at QoS 0: what is waited for is sent again after this share of the timeout, so once.
-_AGAIN_AFTER = 0.5
+# Drafts and verdicts travel at QoS 0: what is waited for is sent again this often, or at half of a shorter timeout.
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Verifier:
         """The verdict on what was asked; None if it does not come in time, and the worker is then suspect."""
         assert self._asked is not None
         _, asked_at_s = self._asked
-        again_at_s = asked_at_s + self._timeout_s * _AGAIN_AFTER
+        again_at_s = asked_at_s + self._again_s
         while (left_s := asked_at_s + self._timeout_s - time.monotonic()) > 0:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             settled = None if message is None else self._take(message)
@@ -161,7 +161,7 @@ class Verifier:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
         self.poll()
         deadline_s = time.monotonic() + (self._timeout_s if wait else 0.0)
-        again_at_s = deadline_s - self._timeout_s * (1 - _AGAIN_AFTER)
+        again_at_s = time.monotonic() + self._again_s
         is_sent = False
         while self._can_send and self._ledger is not None:
             if not is_sent or self._ledger.num_pending > 0:  # the latter after a resync
@@ -302,6 +302,10 @@ class Verifier:
             return False
         return True
 
+    @property
+    def _again_s(self) -> float:
+        return min(_AGAIN_S, self._timeout_s / 2)
+
     def _publish(self, draft: Draft, worker: str) -> None:
         topic = self._topics.draft(self._agent, worker)
         self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
@@ -316,7 +320,7 @@ class Verifier:
         assert self._session is not None
         with contextlib.suppress(LinkError):  # who waits sees for himself that the link is gone
             self._publish(self._last_sent, self._session.worker)
-        return time.monotonic() + self._timeout_s * _AGAIN_AFTER
+        return time.monotonic() + self._again_s
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""
