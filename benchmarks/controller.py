@@ -46,8 +46,6 @@ AGENT, WORKER = "bench-agent", "bench-worker"
 RISKS = (0.01, 0.02, 0.05)
 MARGIN = 0.005
 _SHARE_LOST = 0.1
-# Of a lost verdict every token in doubt would have to wait this long; the models here say hundreds a second.
-_TIMEOUT_WHERE_LOST_S = 0.4
 _PATIENCE_S = 60.0
 _MAX_TOKENS = 96
 _CODE_CHARS = 400
@@ -63,6 +61,7 @@ class Scenario:
     prompts: Callable[[], Iterator[Prompt]]
     targets: tuple[Path, ...] = (TARGET_MODEL,)
     profile: Path | None = None
+    start: float | None = None
     share_lost: float = 0.0
     guarded: bool = True
 
@@ -127,8 +126,12 @@ class Bench:
     def play(self, scenario: Scenario, risk: float, num_tokens: int) -> Outcome:
         """One cell."""
         outcome, prompts = Outcome(), scenario.prompts()
-        timeout_s = _TIMEOUT_WHERE_LOST_S if scenario.share_lost else _PATIENCE_S
-        options = {"profile": scenario.profile, "verdict_timeout_s": timeout_s, "risk": risk}
+        options = {
+            "profile": scenario.profile,
+            "start_threshold": scenario.start,
+            "verdict_timeout_s": _PATIENCE_S,
+            "risk": risk,
+        }
         settings = AgentSettings(**(self._login(AGENT, DRAFT_MODEL) | options))
         with contextlib.ExitStack() as stack:
             worker = stack.enter_context(contextlib.ExitStack())
@@ -214,7 +217,7 @@ def _scenarios(bench: Bench, folder: Path, options: argparse.Namespace) -> list[
     """All of them, the profiles that they start from made on the way."""
     training = _as_conversations(read_dialogues(options.corpus, "train"), folder / "train.jsonl")
     own = bench.calibrated(TARGET_MODEL, training, options.positions)
-    # What the draft model says of itself is nearly always right: thresholds that are far too high for the pair.
+    # Fitted on a pair that agrees four times as well: the draft model, judged by itself.
     foreign = bench.calibrated(DRAFT_MODEL, training, options.positions)
     profiles = {"own": own, "wrong": foreign.model_copy(update={"pair": own.pair})}
     files = {name: folder / f"{name}.json" for name in profiles}
@@ -229,6 +232,7 @@ def _scenarios(bench: Bench, folder: Path, options: argparse.Namespace) -> list[
         usual,
         replace(usual, name="another kind of text (Python)", prompts=_code_prompts),
         replace(usual, name="wrong profile", profile=files["wrong"]),
+        replace(usual, name="wrong profile, start at 0.99", profile=files["wrong"], start=0.99),
         replace(usual, name="target swapped", targets=(DRAFT_MODEL, TARGET_MODEL), profile=None),
         replace(usual, name="10 % of verdicts lost", share_lost=_SHARE_LOST),
         replace(usual, name="no profile", profile=None),

@@ -93,7 +93,8 @@ class Answer:
 
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
-        prediction = predict(self._logits[: self._num_known], self._options.sampling, self._history)
+        logits = self._logits[: self._num_drawable]
+        prediction = predict(logits, self._options.sampling, self._history)
         q_hat = self._options.truncate(prediction)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)
@@ -144,7 +145,7 @@ class Answer:
         return pieces
 
     @property
-    def _num_known(self) -> int:
+    def _num_drawable(self) -> int:
         """Ids below this may be drawn: padding means nothing, and a target model may have fewer tokens."""
         num_meant = self._model.num_meant
         return num_meant if self._verifier is None else min(num_meant, self._verifier.num_shared)

@@ -42,7 +42,7 @@ MAX_DEBT = 10.0
 # The first tokens of an agent that knows nothing yet: skip only what is all but certain.
 DEFAULT_START = 0.02
 # Larger steps waste more by swinging, smaller ones run into the guard; of 0.25, 0.5, 0.7 and 1 this one skips most on
-# the demo's pair (docs/experiments.md). A wholly wrong token takes a third off a small threshold.
+# the demo's pair (docs/experiments.md). A wholly wrong token takes two fifths off a small threshold.
 _STEP = 0.5
 # Where the threshold stops: beyond, it would take thousands of tokens to come back from.
 _LEAST, _MOST = 0.001, 0.999

@@ -182,9 +182,13 @@ class Ledger:
     def _send(self, doubt: Doubt | None, *, final: bool) -> Draft:
         if self._unconfirmed_end:  # its draft had this epoch and position for its name
             self._start_epoch()
-        again = self._under_way.keys() if final else self._overtaken & self._under_way.keys()
+        again = [
+            draft.position
+            for name, draft in self._under_way.items()
+            if (final or name in self._overtaken) and self._is_unaudited(draft)
+        ]
         if again and not self._asks:
-            self.known = min(self.known, *(self._under_way[name].position for name in again))
+            self.known = min(self.known, *again)
             self._overtaken.clear()
             self._start_epoch()
         run = self.records[self.known - self.num_prompt :]
@@ -193,6 +197,11 @@ class Ledger:
         draft = Draft(self.session, self.epoch, self.known, ids, weights, doubt, final)
         self._under_way[draft.epoch, draft.position] = draft
         return draft
+
+    def _is_unaudited(self, draft: Draft) -> bool:
+        """Whether the audit of any token that it brought is still to come."""
+        records = self.records[draft.position - self.num_prompt : draft.end - self.num_prompt]
+        return any(record.origin is Origin.SKIPPED and record.beta is None for record in records)
 
     @property
     def _asks(self) -> bool:

@@ -53,7 +53,8 @@ class AgentSettings(HunchSettings):
         None,
         ge=-1,
         le=1,
-        description="where the threshold starts that is moved to hold the risk; none: as the profile says",
+        description="where the threshold that is moved to hold the risk starts, unless one is remembered; "
+        "none: as the profile says",
     )
     state_dir: Path | None = Field(
         None,

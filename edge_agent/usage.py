@@ -16,6 +16,8 @@ from schemas.messages import RecentFigures, Usage
 # The divergence of an agent is that of its last so many tokens: the length that the risk is held over.
 RECENT_TOKENS = 2000
 _Z_95 = 1.96
+# What is published after each answer is paid for by the byte.
+_DIGITS = 5
 
 
 def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
@@ -59,8 +61,8 @@ class Recent:
         divergence = mean_divergence(known_losses(self._records))
         return RecentFigures(
             tokens=len(self._records),
-            skip_share=count[Origin.SKIPPED] / num,
-            unverified_share=count[Origin.UNVERIFIED] / num,
+            skip_share=round(count[Origin.SKIPPED] / num, _DIGITS),
+            unverified_share=round(count[Origin.UNVERIFIED] / num, _DIGITS),
             divergence=None if divergence is None else divergence[0],
             divergence_margin=None if divergence is None else divergence[1],
         )
@@ -75,8 +77,8 @@ def mean_divergence(losses: npt.NDArray[np.float64]) -> tuple[float, float] | No
     num = len(losses)
     if not num:
         return None
-    deviation = float(np.append(losses, 1.0).std())
-    return float(losses.mean()), _Z_95 * deviation / math.sqrt(num)
+    margin = _Z_95 * float(np.append(losses, 1.0).std()) / math.sqrt(num)
+    return round(float(losses.mean()), _DIGITS), round(margin, _DIGITS)
 
 
 def known_losses(records: Iterable[Record]) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ the worker, or another one, gives a sign of life: the answer goes on unverified 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -35,8 +36,8 @@ _MAX_PENDING = 512
 _NUM_SESSIONS = 128
 # A broken connection is noticed at least this often while waiting for a verdict.
 _LINK_CHECK_S = 0.05
-# Drafts and verdicts travel at QoS 0: what is waited for is sent again after this share of the timeout, so once.
-_AGAIN_AFTER = 0.5
+# Drafts and verdicts travel at QoS 0: what is waited for is sent again this often, or at half of a shorter timeout.
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Verifier:
         self._terms: SessionTerms | None = None
         self._asked: tuple[Doubt, float] | None = None
         self._last_sent: Draft | None = None
+        # Ids below this mean the same to the worker in use, or the last one that was.
+        self.num_shared = directory.num_tokens
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
         self.num_refused = 0
@@ -146,7 +149,7 @@ class Verifier:
         """The verdict on what was asked; None if it does not come in time, and the worker is then suspect."""
         assert self._asked is not None
         _, asked_at_s = self._asked
-        again_at_s = asked_at_s + self._timeout_s * _AGAIN_AFTER
+        again_at_s = asked_at_s + self._again_s
         while (left_s := asked_at_s + self._timeout_s - time.monotonic()) > 0:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             settled = None if message is None else self._take(message)
@@ -174,7 +177,7 @@ class Verifier:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
         self.poll()
         deadline_s = time.monotonic() + (self._timeout_s if wait else 0.0)
-        again_at_s = deadline_s - self._timeout_s * (1 - _AGAIN_AFTER)
+        again_at_s = time.monotonic() + self._again_s
         is_sent = False
         while self._can_send and self._ledger is not None:
             if not is_sent or self._ledger.num_pending > 0:  # the latter after a resync
@@ -192,11 +195,6 @@ class Verifier:
     def is_served(self) -> bool:
         """Whether a worker judges the answer under way, or the last one was judged to its end."""
         return self._told[0] is not None
-
-    @property
-    def num_shared(self) -> int:
-        """Ids below this mean the same to all workers that could be asked."""
-        return self._directory.num_shared
 
     @property
     def _can_send(self) -> bool:
@@ -296,6 +294,7 @@ class Verifier:
         vocabulary = self._directory.shared_vocabulary(worker)
         assert vocabulary is not None  # only such workers are candidates
         self._next_session = (self._next_session + 1) % _NUM_SESSIONS
+        self.num_shared = vocabulary.num_tokens
         terms = self._terms
         prompt_ids = tuple(self._ledger.open(self._next_session))
         opening = Open(
@@ -317,14 +316,21 @@ class Verifier:
     def _send(self, draft: Draft) -> bool:
         assert self._session is not None
         self._last_sent = draft
-        topic = self._topics.draft(self._agent, self._session.worker)
         try:
-            self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
+            self._publish(draft, self._session.worker)
         except LinkError as error:
             self._miss()
             self._tell(None, str(error))
             return False
         return True
+
+    @property
+    def _again_s(self) -> float:
+        return min(_AGAIN_S, self._timeout_s / 2)
+
+    def _publish(self, draft: Draft, worker: str) -> None:
+        topic = self._topics.draft(self._agent, worker)
+        self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
 
     def _send_again(self, at_s: float) -> float:
         """Send what is waited for once more when that is due; returns when it is due next.
@@ -333,8 +339,10 @@ class Verifier:
         """
         if time.monotonic() < at_s or not self._can_send or self._last_sent is None:
             return at_s
-        self._send(self._last_sent)
-        return time.monotonic() + self._timeout_s * _AGAIN_AFTER
+        assert self._session is not None
+        with contextlib.suppress(LinkError):  # who waits sees for himself that the link is gone
+            self._publish(self._last_sent, self._session.worker)
+        return time.monotonic() + self._again_s
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""

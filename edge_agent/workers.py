@@ -29,7 +29,6 @@ class WorkerDirectory:
     def __init__(self, agent: str, vocabulary: Vocabulary) -> None:
         self._agent, self._vocabulary = agent, vocabulary
         self._seen: dict[str, _Seen] = {}
-        self.num_shared = vocabulary.num_tokens  # ids below this are known to all workers that fit
 
     @property
     def num_tokens(self) -> int:
@@ -42,10 +41,6 @@ class WorkerDirectory:
         if status.state is Presence.OFFLINE and seen and seen.status.boot != status.boot:
             return
         self._seen[worker] = _Seen(status, now_s)
-        shared = [self.shared_vocabulary(name) for name in self._seen]
-        sizes = [fingerprint.num_tokens for fingerprint in shared if fingerprint is not None]
-        # Whoever may judge the answer: it can move to another worker at any token.
-        self.num_shared = min([self.num_tokens, *sizes])
 
     def boot(self, worker: str) -> int | None:
         """The start that a worker is in; None while it is not known to be online."""

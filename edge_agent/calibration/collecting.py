@@ -115,7 +115,8 @@ class Collector:
         judges: list[Estimator],
         rng: np.random.Generator,
     ) -> Sample:
-        prediction = predict(logits[: self._num_tokens], self._sampling, history)
+        num_drawable = min(self._num_tokens, self._verifier.num_shared)
+        prediction = predict(logits[:num_drawable], self._sampling, history)
         q_hat = self._truncate(prediction)
         draft = q_hat.draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)

@@ -60,7 +60,7 @@ def _collect(
         sampling=settings.sampling,
         truncate=settings.truncate,
         seed=settings.seed or _DEFAULT_SEED,
-        num_tokens=min(agent.model.num_meant, agent.verifier.num_shared),
+        num_tokens=agent.model.num_meant,
     )
     columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
