@@ -43,6 +43,9 @@ DEFAULT_START = 0.02
 # Larger steps waste more by swinging, smaller ones run into the guard; of 0.25, 0.5, 0.7 and 1 this one skips most on
 # the demo's pair (docs/experiments.md). A wholly wrong token takes two fifths off a small threshold.
 _STEP = 0.5
+# With the debt beyond this it is the guard that holds the risk, and a threshold that is far too high would stay so for
+# good, since what it then asks about costs nothing: it falls by this many times the risk a token instead of rising.
+_NEAR_LIMIT, _FALL = 0.8 * MAX_DEBT, 4.0
 # Where the threshold stops: beyond, it would take thousands of tokens to come back from.
 _LEAST, _MOST = 0.001, 0.999
 # What an unaudited token is charged follows the last few hundred audited ones.
@@ -134,7 +137,8 @@ class RiskController:
     def _charge(self, loss: float) -> None:
         self._debt = max(0.0, self._debt + loss - self.risk)
         if self.risk > 0:
-            moved = math.log(self.threshold / (1.0 - self.threshold)) + _STEP * (self.risk - loss)
+            gain = self.risk if self._debt <= _NEAR_LIMIT else -_FALL * self.risk
+            moved = math.log(self.threshold / (1.0 - self.threshold)) + _STEP * (gain - loss)
             self.threshold = _within(1.0 / (1.0 + math.exp(-moved)))
 
     # ------------------------------------------------------------------------------------ the agent's memory
