@@ -44,6 +44,9 @@ DEFAULT_START = 0.02
 # Larger steps waste more by swinging, smaller ones run into the guard; of 0.25, 0.5, 0.7 and 1 this one skips most on
 # the demo's pair (docs/experiments.md). A wholly wrong token takes two fifths off a small threshold.
 _STEP = 0.5
+# With the debt beyond this it is the guard that holds the risk, and a threshold that is far too high would stay so for
+# good, since what it then asks about costs nothing: it falls by this many times the risk a token instead of rising.
+_NEAR_LIMIT, _FALL = 0.8 * MAX_DEBT, 4.0
 # Where the threshold stops: beyond, it would take thousands of tokens to come back from.
 _LEAST, _MOST = 0.001, 0.999
 # One wrong token spoils a text that a program reads, and most tokens of such a text are certain anyway. So the mean
@@ -141,10 +144,12 @@ class RiskController:
 
     def _charge(self, loss: float) -> None:
         self._debt = max(0.0, self._debt + loss - self.risk)
-        # Where it is not the threshold that holds tokens back, that they are cheap says nothing for raising it.
-        says_nothing = self._structured and loss < self.risk
-        if self.risk > 0 and not says_nothing:
-            moved = math.log(self.threshold / (1.0 - self.threshold)) + _STEP * (self.risk - loss)
+        if self.risk > 0:
+            # Where it is not the threshold that holds tokens back, that they are cheap says nothing for raising it.
+            gain = 0.0 if self._structured else self.risk
+            if self._debt > _NEAR_LIMIT:
+                gain = -_FALL * self.risk
+            moved = math.log(self.threshold / (1.0 - self.threshold)) + _STEP * (gain - loss)
             self.threshold = _within(1.0 / (1.0 + math.exp(-moved)))
 
     # ------------------------------------------------------------------------------------ the agent's memory

@@ -291,6 +291,15 @@ def test_without_a_profile_it_starts_carefully_and_gets_there():
 
 
 @pytest.mark.parametrize("risk", RISKS)
+def test_a_threshold_that_is_far_too_high_comes_down_and_does_not_leave_its_work_to_the_guard(risk):
+    def skip_share(start):
+        playing = Playing(RiskController(risk, start), STREAMS["calibrated"], Link()).play(NUM_TOKENS)
+        return np.mean([record.origin is Origin.SKIPPED for record in playing.records[NUM_TOKENS // 2 :]])
+
+    assert skip_share(1.0) > 0.9 * skip_share(0.1)
+
+
+@pytest.mark.parametrize("risk", RISKS)
 def test_what_may_be_skipped_is_used(risk):
     losses = Playing(RiskController(risk), STREAMS["calibrated"], Link()).play(30_000).losses
     assert losses.mean() == pytest.approx(risk, rel=0.05)
