@@ -161,6 +161,7 @@ class Agent:
             self._directory,
             verdict_timeout_s=self.settings.verdict_timeout_s,
             on_worker=self._announce,
+            codebook=lambda: self._codebook,
         )
 
     @property
@@ -209,6 +210,7 @@ class Agent:
         self._estimate = estimator(name, np.random.default_rng(settings.seed), learned)
         self.policy = _policy(settings, profile.start_for(name, settings.risk) if profile else None)
         self.profile = profile
+        self._codebook = profile.codebook() if profile else None
 
     def _announce(self, worker: str | None, note: str | None) -> None:
         """Say in the retained status which worker is in use, or why there is none."""

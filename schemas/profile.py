@@ -13,6 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.codebook import MAX_RANKED_IDS, Codebook
+from schemas.errors import BadCompression
+from schemas.frames import MAX_TOKEN_ID
 from schemas.messages import MAX_JSON_INTEGER, Count, Message, Share, VocabularyMark
 from schemas.sampling import SamplingParameters
 
@@ -23,6 +26,7 @@ MAX_TABLE_ENTRIES = 3072
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Key = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 Thousandths = Annotated[int, Field(ge=-1000, le=1000)]
 
 
@@ -123,19 +127,35 @@ class Profile(Message):
     default_estimator: str
     linear: LinearFit
     learned: LearnedModel
-    dictionary: str | None = Field(None, description="zstd dictionary for drafts, base64")
+    dictionary: str | None = Field(
+        None, description="zstd dictionary of the codebook, base64; none: no codebook"
+    )
+    ranked_ids: tuple[TokenId, ...] = Field(
+        (), max_length=MAX_RANKED_IDS, description="the most frequent token ids, for the codebook"
+    )
 
     @field_validator("dictionary")
     @classmethod
-    def _dictionary_is_base64(cls, text: str | None) -> str | None:
+    def _dictionary_works(cls, text: str | None) -> str | None:
         if text is not None:
             try:
-                size = len(base64.b64decode(text, validate=True))
+                content = base64.b64decode(text, validate=True)
             except binascii.Error as error:
                 raise ValueError("not base64") from error
-            if size > MAX_DICTIONARY_BYTES:
-                raise ValueError(f"{size} bytes, at most {MAX_DICTIONARY_BYTES}")
+            if len(content) > MAX_DICTIONARY_BYTES:
+                raise ValueError(f"{len(content)} bytes, at most {MAX_DICTIONARY_BYTES}")
+            try:
+                Codebook(content)
+            except BadCompression as error:
+                raise ValueError(str(error)) from error
         return text
+
+    @field_validator("ranked_ids")
+    @classmethod
+    def _ranks_differ(cls, ids: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(ids)) != len(ids):
+            raise ValueError("an id has two ranks")
+        return ids
 
     @model_validator(mode="after")
     def _default_is_reported(self) -> Profile:
@@ -147,6 +167,12 @@ class Profile(Message):
     def id(self) -> str:
         """The last level of the profile's topic."""
         return self.pair.id
+
+    def codebook(self) -> Codebook | None:
+        """How the pair's sessions write their bodies; None where calibration found no gain in it."""
+        return (
+            None if self.dictionary is None else Codebook(base64.b64decode(self.dictionary), self.ranked_ids)
+        )
 
     def start_for(self, estimator: str, risk: float) -> float | None:
         """The threshold to start from: that of the largest calibrated risk that is not above the given one.

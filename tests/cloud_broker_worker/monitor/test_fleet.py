@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cloud_broker_worker.codebooks import Codebooks
 from cloud_broker_worker.monitor import intake
 from cloud_broker_worker.monitor.drill_down import drill_down
 from cloud_broker_worker.monitor.fleet import MAX_AGENTS, AnswerEnded, Came, Event, Fleet, Went
@@ -20,7 +21,6 @@ from cloud_broker_worker.monitor.rate import Rate
 from cloud_broker_worker.monitor.render import Frame, overview
 from cloud_broker_worker.monitor.warn import warnings
 from cloud_broker_worker.monitor.words import answer_pieces, marked
-from schemas.compression import BodyCodec
 from schemas.distribution import TruncatedDistribution
 from schemas.errors import WireError
 from schemas.frames import Doubt, Draft, Open, Outcome, Refused, Verdict
@@ -238,7 +238,7 @@ def test_what_was_not_heard_is_a_gap(fleet: Fleet) -> None:
 def test_a_broken_message_is_counted_and_warned_of(fleet: Fleet, topic: str, payload: bytes) -> None:
     parsed = Topics().parse(f"hunch/v1/{topic}")
     with pytest.raises(WireError) as caught:
-        intake.read(parsed, payload, BodyCodec())
+        intake.read(parsed, payload, Codebooks())
     fleet.hear_broken(parsed.agent, parsed.worker, caught.value)
     assert kinds(fleet) == {("broken", "monitor")}
 
