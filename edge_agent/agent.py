@@ -21,6 +21,7 @@ from edge_agent.policy import FixedThreshold, Policy
 from edge_agent.profiles import ProfileShelf
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
+from edge_agent.truncation import truncation
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
 from edge_agent.verifier import Verifier
 from edge_agent.workers import WorkerDirectory
@@ -134,7 +135,7 @@ class Agent:
             seed=settings.seed if prompt.seed is None else prompt.seed,
             max_tokens=prompt.max_tokens or settings.max_tokens,
             stop=settings.stop if prompt.stop is None else prompt.stop,
-            truncate=settings.truncate,
+            truncate=self._truncate,
             deadline_ms=round(settings.verdict_timeout_s * 1000),
         )
 
@@ -210,6 +211,7 @@ class Agent:
         self._estimate = estimator(name, np.random.default_rng(settings.seed), learned)
         self.policy = _policy(settings, profile.start_for(name, settings.risk) if profile else None)
         self.profile = profile
+        self._truncate = truncation(settings.rule(profile))
         self._codebook = profile.codebook() if profile else None
 
     def _announce(self, worker: str | None, note: str | None) -> None:

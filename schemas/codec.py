@@ -41,10 +41,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 def encode_open(opening: Open, codec: BodyCodec) -> bytes:
     """An opening's frame; its prompt is the compressed body. A codebook is named for all of the session."""
-    body = Writer()
-    body.varint(len(opening.prompt_ids))
-    body.varints(codec.ranks(opening.prompt_ids))
-    packed, compressed = codec.pack(bytes(body.buffer))
+    packed, compressed = codec.pack(opening_body(opening.prompt_ids, codec))
     frame = _begin(_OPEN, _COMPRESSED * compressed | _NAMES_CODEBOOK * (codec.mark is not None))
     frame.varint(opening.session)
     frame.raw(codec.mark or b"")
@@ -56,6 +53,14 @@ def encode_open(opening: Open, codec: BodyCodec) -> bytes:
     frame.varint(opening.max_length)
     frame.raw(packed)
     return bytes(frame.buffer)
+
+
+def opening_body(prompt_ids: Sequence[int], codec: BodyCodec) -> bytes:
+    """The body of an opening before it is compressed: what a dictionary is trained on."""
+    body = Writer()
+    body.varint(len(prompt_ids))
+    body.varints(codec.ranks(prompt_ids))
+    return bytes(body.buffer)
 
 
 def decode_open(data: bytes, codec: BodyCodec) -> Open:

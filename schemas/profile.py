@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.codebook import MAX_RANKED_IDS, Codebook
+from schemas.distribution import MAX_K
 from schemas.errors import BadCompression
 from schemas.frames import MAX_TOKEN_ID
 from schemas.messages import MAX_JSON_INTEGER, Count, Message, Share, VocabularyMark
@@ -24,6 +25,7 @@ MAX_DICTIONARY_BYTES = 1 << 14
 # Four full tables and a dictionary fit a JSON message; keys that explain the least are left out.
 MAX_TABLE_ENTRIES = 3072
 
+KRuleName = Literal["cost", "fixed", "cu-hlm-online", "cu-hlm-offline"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Key = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
@@ -113,13 +115,32 @@ class LearnedModel(Message):
         return self
 
 
+class KRule(Message):
+    """How many tokens of a distribution are sent: a rule by name, at most `k`, and what else it needs."""
+
+    name: KRuleName
+    k: int = Field(ge=1, le=MAX_K)
+    least_share: Share = Field(0.0, description="share of the probability worth sending; for the rule cost")
+    max_left_out: Share = Field(0.0, description="probability that may be left out; for the cu-hlm rules")
+
+
+class KRuleReport(Message):
+    """What a rule came to on the held-out part, over the tokens in doubt at `risk`."""
+
+    rule: KRule
+    mean_k: float = Field(ge=1)
+    frame_bytes: float = Field(ge=0, description="mean size of a whole frame, its run included")
+    rejected: Share = Field(description="mean rejection probability")
+    cost: float = Field(ge=0, description="frame_bytes, and rejection_bytes for what is rejected")
+
+
 class Profile(Message):
     """`profiles/{id}`, retained: all that calibration found out about a pair."""
 
     version: Literal[1] = 1
     pair: Pair
     sampling: SamplingParameters
-    k: int = Field(ge=1, le=256, description="tokens of a distribution that were sent, at most")
+    k: int = Field(ge=1, le=MAX_K, description="tokens of a distribution that were sent, at most")
     fitted: Count = Field(description="positions that the fits saw")
     held_out: Count = Field(description="positions that the figures are from")
     mean_beta: Share
@@ -127,6 +148,11 @@ class Profile(Message):
     default_estimator: str
     linear: LinearFit
     learned: LearnedModel
+    k_rule: KRule = Field(description="the rule of the least cost; agents follow it")
+    k_rules: tuple[KRuleReport, ...] = Field(
+        (), max_length=64, description="what it and others came to, those of CU-HLM among them"
+    )
+    rejection_bytes: float = Field(125.0, gt=0, description="what a rejection was taken to cost, in bytes")
     dictionary: str | None = Field(
         None, description="zstd dictionary of the codebook, base64; none: no codebook"
     )
@@ -167,6 +193,11 @@ class Profile(Message):
     def id(self) -> str:
         """The last level of the profile's topic."""
         return self.pair.id
+
+    def offline_k(self) -> int | None:
+        """The one `k` that CU-HLM's offline rule finds; None where it was not looked for."""
+        found = (report.rule.k for report in self.k_rules if report.rule.name == "cu-hlm-offline")
+        return next(found, None)
 
     def codebook(self) -> Codebook | None:
         """How the pair's sessions write their bodies; None where calibration found no gain in it."""

@@ -3,43 +3,33 @@
 At each position of the text a draft token is drawn as an answer would draw it, and sent as a run for its audit.
 The next draft goes back one position, of a newer epoch, and puts the text's own token in its place: the worker
 then has the text as context, and tells `beta` of the token drawn. Nothing waits: the audits of a whole stretch
-are under way at once. This is unbiased for the text's contexts whatever was skipped or accepted there, which
+are under way at once. A draft token is drawn from the widest `q_hat`, and audited against the highest weight that
+any rule for `k` gives it: so its `p` is told wherever it matters, and all rules can be tried on the same samples
+(`replay`). This is unbiased for the text's contexts whatever was skipped or accepted there, which
 audits of a model's own answers are not: those only see what was skipped.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
+from edge_agent.calibration.replay import Sample, Shares, reach, widest
 from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
 from edge_agent.learned import prediction_features
 from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
-from edge_agent.prediction import predict
-from edge_agent.truncation import Truncate
+from edge_agent.prediction import LEAST_SHARE, Prediction, predict
 from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
 from edge_agent.verifier import SessionTerms, Verifier
+from runtime.sampling import largest
 from runtime.seeds import Stream, generator
 from schemas.audit import decode_betas
+from schemas.distribution import MAX_K, DraftToken, TokenIds
 from schemas.errors import LinkError
 from schemas.frames import Draft, Verdict
 from schemas.sampling import SamplingParameters
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One position: the tokens concerned, what the worker said, what each estimator thought, and features."""
-
-    token_id: int
-    previous_ids: tuple[int, ...]
-    beta: float
-    scores: tuple[float, ...]  # as ESTIMATOR_NAMES
-    features: tuple[float, ...]  # as learned.PREDICTION_FEATURES
-    index: int
-    token_ids: tuple[int, ...]  # q_hat's
-    weights: tuple[int, ...]
 
 
 class ForcedLedger(Ledger):
@@ -64,7 +54,7 @@ class ForcedLedger(Ledger):
 
 
 class Collector:
-    """Collects samples for one sampling setting and one way of truncating."""
+    """Collects samples for one sampling setting."""
 
     def __init__(
         self,
@@ -72,13 +62,11 @@ class Collector:
         verifier: Verifier,
         *,
         sampling: SamplingParameters,
-        truncate: Truncate,
         seed: int,
         num_tokens: int,
     ) -> None:
         self._drafter, self._verifier = drafter, verifier
-        self._sampling, self._truncate = sampling, truncate
-        self._seed, self._num_tokens = seed, num_tokens
+        self._sampling, self._seed, self._num_tokens = sampling, seed, num_tokens
 
     def collect(self, stretch: Stretch, number: int) -> list[Sample]:
         """A sample for each position whose audit came; `number` seeds the draws, so that resuming changes none.
@@ -100,7 +88,7 @@ class Collector:
                 ledger.force(token_id)
                 logits = self._drafter.advance([token_id])
         self._verifier.finish()
-        samples = [_with_beta(drawn[at], ledger.betas[at]) for at in sorted(drawn) if at in ledger.betas]
+        samples = [_audited(drawn[at], ledger.betas[at]) for at in sorted(drawn) if at in ledger.betas]
         if not samples:
             raise LinkError("no audit came back from a worker; the samples so far are kept, try again")
         return samples
@@ -110,14 +98,24 @@ class Collector:
     ) -> Sample:
         previous_ids = tuple(ledger.ids[-2:])
         prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
-        q_hat = self._truncate(prediction)
-        draft = q_hat.draw(rng)
+        token_ids, shares = _candidates(prediction)
+        draft = widest(shares, token_ids).draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
-        ledger.commit(draft.token_id, Origin.SKIPPED, draft=draft, uncertainty=scores[0])
+        audited = DraftToken(draft.token_id, draft.index, reach(shares, token_ids, draft.token_id))
+        ledger.commit(draft.token_id, Origin.SKIPPED, draft=audited, uncertainty=scores[0])
         features = tuple(prediction_features(prediction, draft.token_id).tolist())
-        ids, weights = tuple(q_hat.token_ids.tolist()), tuple(q_hat.weights.tolist())
-        return Sample(draft.token_id, previous_ids, 0.0, scores, features, draft.index, ids, weights)
+        ids, kept = tuple(token_ids.tolist()), tuple(shares.tolist())
+        return Sample(draft.token_id, previous_ids, audited.probability, scores, features, ids, kept)
 
 
-def _with_beta(sample: Sample, beta: float) -> Sample:
-    return Sample(**{**vars(sample), "beta": beta})
+def _candidates(prediction: Prediction) -> tuple[TokenIds, Shares]:
+    """What may get a weight, by id, and its share of `q`."""
+    ids = np.flatnonzero(prediction.q >= LEAST_SHARE)
+    if not 0 < len(ids) <= MAX_K:
+        ids = np.sort(largest(prediction.q, MAX_K))
+    return ids.astype(np.int32), prediction.q[ids]
+
+
+def _audited(sample: Sample, beta: float) -> Sample:
+    """With `p` as the audit tells it: until then it holds what the token was audited against."""
+    return replace(sample, p=(1.0 - beta) * sample.p)

@@ -32,7 +32,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """Points to join by lines, from left to right; dashed ones are there to compare with."""
+    """Points to join by lines, from left to right; dashed ones are there to compare with. One point is a dot."""
 
     name: str
     points: Sequence[Point]
@@ -89,6 +89,8 @@ def plot(curves: Sequence[Curve], x: Axis, y: Axis, *, marks: Sequence[tuple[str
 
 def _curve(curve: Curve, index: int, x: Axis, y: Axis) -> str:
     places = [_place(x.share(px), y.share(py)) for px, py in curve.points]
+    if len(places) == 1:
+        return f'<circle cx="{places[0][0]}" cy="{places[0][1]}" r="5" fill="{_color(index)}"/>'
     line = " ".join(f"{px},{py}" for px, py in places)
     dashes = ' stroke-dasharray="5 4"' if curve.dashed else ""
     style = f'fill="none" stroke="{_color(index)}" stroke-width="2"{dashes}'
