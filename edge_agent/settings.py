@@ -113,7 +113,7 @@ class AgentSettings(HunchSettings):
 
     def rule(self, profile: Profile | None = None) -> KRule:
         """How distributions are cut to what is sent: as was set, else as the profile says, else by default."""
-        if profile is not None and not self.sets_rule:
+        if profile is not None and profile.k_rule is not None and not self.sets_rule:
             return profile.k_rule
         found = profile.offline_k() if profile is not None and self.k_rule == "cu-hlm-offline" else None
         return KRule(

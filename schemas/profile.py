@@ -125,13 +125,16 @@ class KRule(Message):
 
 
 class KRuleReport(Message):
-    """What a rule came to on the held-out part, over the tokens in doubt at `risk`."""
+    """What a rule came to on the held-out part."""
 
     rule: KRule
+    skipped: Share = Field(description="tokens kept without asking; what follows is of the others")
     mean_k: float = Field(ge=1)
     frame_bytes: float = Field(ge=0, description="mean size of a whole frame, its run included")
     rejected: Share = Field(description="mean rejection probability")
-    cost: float = Field(ge=0, description="frame_bytes, and rejection_bytes for what is rejected")
+    cost: float = Field(
+        ge=0, description="bytes a token: frame_bytes, and rejection_bytes for what is rejected"
+    )
 
 
 class Profile(Message):
@@ -148,7 +151,7 @@ class Profile(Message):
     default_estimator: str
     linear: LinearFit
     learned: LearnedModel
-    k_rule: KRule = Field(description="the rule of the least cost; agents follow it")
+    k_rule: KRule | None = Field(None, description="the rule of the least cost; agents follow it")
     k_rules: tuple[KRuleReport, ...] = Field(
         (), max_length=64, description="what it and others came to, those of CU-HLM among them"
     )

@@ -77,11 +77,6 @@ class Judged:
         """The one that predicts rejection best."""
         return max(self.reports, key=lambda report: report.auroc)
 
-    def in_doubt(self, risk: float) -> npt.NDArray[np.bool_]:
-        """Which positions an agent would ask about that starts at this risk, `[n]`."""
-        starts = [start for start in self.best.thresholds if start.risk <= risk]
-        return self.scores[self.best.name] > (starts[-1].threshold if starts else -1.0)
-
 
 def judge(columns: Columns) -> Judged:
     """Fit the learned estimator, and hold all of them against the held-out part."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_agent.calibration.replay import Sample, Shares, reach, widest
+from edge_agent.calibration.replay import WIDTHS, Sample, Shares, reach, widest
 from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
 from edge_agent.learned import prediction_features
@@ -30,6 +30,8 @@ from schemas.distribution import MAX_K, DraftToken, TokenIds
 from schemas.errors import LinkError
 from schemas.frames import Draft, Verdict
 from schemas.sampling import SamplingParameters
+
+_DIGITS = 6
 
 
 class ForcedLedger(Ledger):
@@ -103,17 +105,31 @@ class Collector:
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
         audited = DraftToken(draft.token_id, draft.index, reach(shares, token_ids, draft.token_id))
         ledger.commit(draft.token_id, Origin.SKIPPED, draft=audited, uncertainty=scores[0])
-        features = tuple(prediction_features(prediction, draft.token_id).tolist())
-        ids, kept = tuple(token_ids.tolist()), tuple(shares.tolist())
-        return Sample(draft.token_id, previous_ids, audited.probability, scores, features, ids, kept)
+        return Sample(
+            draft.token_id,
+            draft.weight,
+            previous_ids,
+            audited.probability,
+            scores,
+            tuple(prediction_features(prediction, draft.token_id).tolist()),
+            tuple(token_ids.tolist()),
+            tuple(shares.tolist()),
+            _left_out(prediction),
+        )
 
 
 def _candidates(prediction: Prediction) -> tuple[TokenIds, Shares]:
-    """What may get a weight, by id, and its share of `q`."""
+    """What may get a weight, by id, and its share of `q`, to as many digits as matter."""
     ids = np.flatnonzero(prediction.q >= LEAST_SHARE)
     if not 0 < len(ids) <= MAX_K:
         ids = np.sort(largest(prediction.q, MAX_K))
-    return ids.astype(np.int32), prediction.q[ids]
+    return ids.astype(np.int32), prediction.q[ids].astype(np.float64).round(_DIGITS)
+
+
+def _left_out(prediction: Prediction) -> tuple[float, ...]:
+    held = np.cumsum(prediction.q[largest(prediction.q, WIDTHS[-1])], dtype=np.float64)
+    left = [1.0 - held[min(width, len(held)) - 1] for width in WIDTHS]
+    return tuple(np.maximum(left, 0.0).round(_DIGITS).tolist())
 
 
 def _audited(sample: Sample, beta: float) -> Sample:

@@ -12,6 +12,7 @@ from rich.table import Table
 from edge_agent.agent import Agent
 from edge_agent.calibration.collecting import Collector
 from edge_agent.calibration.findings import Given, find_out
+from edge_agent.calibration.k_rules import Prices
 from edge_agent.calibration.report import write_report
 from edge_agent.calibration.samples import SampleFile, texts_digest
 from edge_agent.calibration.texts import Stretch, load_stretches
@@ -97,11 +98,9 @@ def _build(
 def _given(settings: CalibrateSettings) -> Given:
     return Given(
         sampling=settings.sampling,
-        risk=settings.risk,
+        prices=Prices(settings.risk, settings.rejection_bytes, settings.max_left_out),
         rule=settings.rule(),
         is_set=bool(settings.model_fields_set & {"k", "k_rule"}),
-        rejection_bytes=settings.rejection_bytes,
-        max_left_out=settings.max_left_out,
     )
 
 

@@ -1,4 +1,4 @@
-"""The drafts that an agent would have sent over a text. In: samples, which are in doubt, a rule. Out: drafts. Pure.
+"""The drafts that an agent would have sent over a text. In: passages, a rule, a risk. Out: drafts. Pure.
 
 A position that is not in doubt is skipped and goes into the next draft's run; the text stands in for the verdicts.
 Left out are bonus tokens, which spare an agent the position after an accepted one.
@@ -6,13 +6,18 @@ Left out are bonus tokens, which spare an agent the position after an accepted o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from edge_agent.answer import MAX_RUN_TOKENS
+from edge_agent.calibration import fitting
 from edge_agent.calibration.replay import Replayed, Sample, replay
-from edge_agent.truncation import Truncate
+from edge_agent.truncation import truncation
 from schemas.frames import Doubt, Draft
+from schemas.profile import KRule
 
 # What a session number, a deadline of two seconds and a rejected token come to in a header.
 _SESSION, _DEADLINE_MS, _REJECTED = 100, 2000, 0.5
@@ -20,35 +25,51 @@ _SESSION, _DEADLINE_MS, _REJECTED = 100, 2000, 0.5
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of text with its samples: one a position, from position `start` of the session on."""
+    """A stretch of text, samples and uncertainties of its positions, the first being `start` of the session."""
 
     document: int
     start: int
     samples: Sequence[Sample]
-    in_doubt: Sequence[bool]
+    scores: Sequence[float]
     is_held_out: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Sent:
-    """A draft, and what became of its token in doubt."""
+class Played:
+    """Passages under one rule: `outcomes` of all positions in their order, and the threshold that costs the risk."""
 
-    draft: Draft
-    outcome: Replayed
+    passages: Sequence[Passage]
+    outcomes: Sequence[Replayed]
+    threshold: float
+    skipped: float
+
+    def in_doubt(self) -> list[tuple[Draft, Replayed]]:
+        """The drafts about tokens in doubt, and what becomes of each."""
+        return list(self._drafts())
+
+    def _drafts(self) -> Iterator[tuple[Draft, Replayed]]:
+        outcomes = iter(self.outcomes)
+        for passage in self.passages:
+            epoch, run = 0, list[Replayed]()
+            for offset, (score, outcome) in enumerate(
+                zip(passage.scores, islice(outcomes, len(passage.scores)), strict=True)
+            ):
+                if score <= self.threshold:
+                    # At the bound a run is sent for its audit alone.
+                    run = [*run, outcome] if len(run) < MAX_RUN_TOKENS else [outcome]
+                    continue
+                yield _draft(epoch, passage.start + offset - len(run), run, outcome), outcome
+                epoch, run = epoch + (outcome.beta > _REJECTED), []
 
 
-def drafts_over(passages: Iterable[Passage], truncate: Truncate) -> Iterator[Sent]:
-    """The drafts about tokens in doubt, in the order of the text."""
-    for passage in passages:
-        epoch, run = 0, list[Replayed]()
-        for offset, (sample, asks) in enumerate(zip(passage.samples, passage.in_doubt, strict=True)):
-            outcome = replay(sample, truncate)
-            if not asks:
-                # At the bound a run is sent for its audit alone.
-                run = [*run, outcome] if len(run) < MAX_RUN_TOKENS else [outcome]
-                continue
-            yield Sent(_draft(epoch, passage.start + offset - len(run), run, outcome), outcome)
-            epoch, run = epoch + (outcome.beta > _REJECTED), []
+def play(passages: Sequence[Passage], rule: KRule, risk: float) -> Played:
+    """What the rule makes of all positions, and which are in doubt at the risk."""
+    truncate = truncation(rule)
+    outcomes = [replay(sample, truncate) for passage in passages for sample in passage.samples]
+    scores = np.array([score for passage in passages for score in passage.scores])
+    betas, chances = (np.array([getattr(each, name) for each in outcomes]) for name in ("beta", "chance"))
+    threshold, skipped = fitting.threshold_for(risk, scores, betas, chances)
+    return Played(passages, outcomes, threshold, skipped)
 
 
 def _draft(epoch: int, position: int, run: list[Replayed], outcome: Replayed) -> Draft:

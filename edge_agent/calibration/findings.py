@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from edge_agent.calibration.building import Columns, Judged, as_columns, build_profile, judge
 from edge_agent.calibration.codebooks import Saving, Trained, saving, train
-from edge_agent.calibration.drafts import Passage, drafts_over
-from edge_agent.calibration.k_rules import choose_rule
+from edge_agent.calibration.drafts import Passage, play
+from edge_agent.calibration.k_rules import Prices, choose_rule
 from edge_agent.calibration.replay import Sample
 from edge_agent.calibration.texts import Stretch
-from edge_agent.truncation import truncation
 from schemas.compression import BodyCodec
 from schemas.frames import Draft
 from schemas.profile import KRule, Pair, Profile
@@ -21,17 +20,12 @@ from schemas.sampling import SamplingParameters
 
 @dataclass(frozen=True)
 class Given:
-    """What was set: the sampling, the risk that decides which tokens are in doubt, how to choose among rules.
-
-    `rule` is followed as it is where it `is_set`, else it is where the search begins.
-    """
+    """What was set. `rule` is followed where it `is_set`, else the search for the cheapest begins with it."""
 
     sampling: SamplingParameters
-    risk: float
+    prices: Prices
     rule: KRule
     is_set: bool
-    rejection_bytes: float
-    max_left_out: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +44,11 @@ def find_out(
     """Everything, from the samples of each stretch by its number."""
     rows = [(sample, stretches[number].is_held_out) for number in samples for sample in samples[number]]
     drawn, held_out = [sample for sample, _ in rows], [out for _, out in rows]
-    # The rule decides what is drawn, so what is in doubt, and that in turn which rule is best: one round will do.
     first = judge(as_columns(drawn, held_out, given.rule))
-    passages = passages_of(samples, stretches, first.in_doubt(given.risk).tolist())
-    trained, saved = codebook_for(passages, stretches, given.rule)
+    passages = passages_of(samples, stretches, first.scores[first.best.name].tolist())
+    trained, saved = codebook_for(passages, stretches, given)
     bodies = trained.codebook() if trained else BodyCodec()
-    rules = choose_rule(
-        passages,
-        bodies,
-        given.rule,
-        is_set=given.is_set,
-        rejection_bytes=given.rejection_bytes,
-        max_left_out=given.max_left_out,
-    )
+    rules = choose_rule(passages, bodies, given.prices, given.rule, is_set=given.is_set)
     columns = as_columns(drawn, held_out, rules.chosen)
     judged = judge(columns)
     profile = build_profile(columns, judged, pair, given.sampling, rules)
@@ -73,40 +59,33 @@ def find_out(
 
 
 def passages_of(
-    samples: Mapping[int, Sequence[Sample]], stretches: Sequence[Stretch], in_doubt: Sequence[bool]
+    samples: Mapping[int, Sequence[Sample]], stretches: Sequence[Stretch], scores: Sequence[float]
 ) -> list[Passage]:
-    """The stretches with their samples; `in_doubt` is over all positions, in the order of `samples`."""
+    """The stretches with their samples; `scores` are of all positions, in the order of `samples`."""
     passages, at = [], 0
     for number, found in samples.items():
-        stretch = stretches[number]
-        doubts = in_doubt[at : at + len(found)]
-        passages.append(
-            Passage(stretch.document, len(stretch.prompt_ids), found, doubts, stretch.is_held_out)
-        )
+        stretch, own = stretches[number], scores[at : at + len(found)]
+        passages.append(Passage(stretch.document, len(stretch.prompt_ids), found, own, stretch.is_held_out))
         at += len(found)
     return passages
 
 
 def codebook_for(
-    passages: Sequence[Passage], stretches: Sequence[Stretch], rule: KRule
+    passages: Sequence[Passage], stretches: Sequence[Stretch], given: Given
 ) -> tuple[Trained | None, Saving | None]:
     """A codebook trained on what the fits see, if it pays on the held-out part, and what it saves there."""
     documents = {passage.document for passage in passages}
     used = [stretch for stretch in stretches if stretch.document in documents]
     # The last stretch of a document ends it, so that each document is there once.
-    whole = {
-        stretch.document: (*stretch.prompt_ids, *stretch.text_ids)
-        for stretch in used
-        if not stretch.is_held_out
-    }
+    whole = {s.document: (*s.prompt_ids, *s.text_ids) for s in used if not s.is_held_out}
     openings = [stretch.prompt_ids for stretch in used if stretch.is_held_out and stretch.begins]
-    trained = train(list(whole.values()), _drafts(passages, rule, held_out=False))
+    trained = train(list(whole.values()), _drafts(passages, given, held_out=False))
     if trained is None:
         return None, None
-    saved = saving(trained, openings, _drafts(passages, rule, held_out=True))
+    saved = saving(trained, openings, _drafts(passages, given, held_out=True))
     return (trained if saved.pays else None), saved
 
 
-def _drafts(passages: Iterable[Passage], rule: KRule, *, held_out: bool) -> list[Draft]:
-    chosen = (passage for passage in passages if passage.is_held_out == held_out)
-    return [sent.draft for sent in drafts_over(chosen, truncation(rule))]
+def _drafts(passages: Iterable[Passage], given: Given, *, held_out: bool) -> list[Draft]:
+    chosen = [passage for passage in passages if passage.is_held_out == held_out]
+    return [draft for draft, _ in play(chosen, given.rule, given.prices.risk).in_doubt()]

@@ -1,31 +1,40 @@
-"""Which rule for `k` costs least. In: passages of text, what a rejection costs. Out: the rule, and what others cost.
+"""Which rule for `k` costs least. In: passages of text, prices. Out: the rule, and what others cost. Pure.
 
-The cost of a draft is its bytes, and `rejection_bytes` if its token is rejected. Both are measured: the bytes on
-frames as they would be sent, rejection by the target model's audit. The rule is chosen on what the fits see and
+The cost of a rule is what a token costs on average: the share that is asked about, times a frame's bytes and
+`rejection_bytes` for as many as are rejected. All of it is measured: the share at the risk that is set, the bytes
+on frames as they would be sent, rejection by the target model's audit. The rule is chosen on what the fits see and
 reported on what is held out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from edge_agent.calibration import fitting
-from edge_agent.calibration.drafts import Passage, Sent, drafts_over
-from edge_agent.calibration.replay import left_out
-from edge_agent.truncation import truncation
+from edge_agent.calibration.drafts import Passage, play
+from edge_agent.calibration.replay import WIDTHS
 from schemas.codec import encode_draft
 from schemas.compression import BodyCodec
 from schemas.distribution import MAX_K
 from schemas.profile import KRule, KRuleReport
 
-FIXED_KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
-_LEAST_SHARES = (0.005, 0.01, 0.02, 0.04, 0.08)
-# Differences between rules are far above the noise of so many drafts, since all rules see the same ones.
-_MAX_DRAFTS = 2000
+FIXED_KS = tuple(width for width in WIDTHS if width <= 32)
+_LEAST_SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+_MOST_SENT = 16
+# Enough: all rules are compared on the same positions.
+_MAX_POSITIONS = 5000
+
+
+@dataclass(frozen=True)
+class Prices:
+    """At which risk tokens are in doubt, what a rejection costs, and what CU-HLM's rules may leave out."""
+
+    risk: float
+    rejection_bytes: float
+    max_left_out: float
 
 
 @dataclass(frozen=True)
@@ -36,80 +45,73 @@ class RuleChoice:
     reports: tuple[KRuleReport, ...]
     rejection_bytes: float
 
-    @property
-    def report(self) -> KRuleReport | None:
-        """That of the rule to follow; None where nothing is in doubt."""
-        return next((report for report in self.reports if report.rule == self.chosen), None)
-
 
 def choose_rule(
-    passages: Sequence[Passage],
-    bodies: BodyCodec,
-    given: KRule,
-    *,
-    is_set: bool,
-    rejection_bytes: float,
-    max_left_out: float,
+    passages: Sequence[Passage], bodies: BodyCodec, prices: Prices, given: KRule, *, is_set: bool
 ) -> RuleChoice:
-    """The rule of the least cost, or the given one where it `is_set`. `max_left_out` is CU-HLM's bound."""
-    seen = [passage for passage in passages if not passage.is_held_out]
-    held_out = [passage for passage in passages if passage.is_held_out]
-    rules = _candidates(seen, given, max_left_out)
-    costs = {}
-    if not is_set:
-        costs = {rule: measure(rule, seen, bodies, rejection_bytes) for rule in rules}
+    """The rule of the least cost, or the given one where it `is_set`: by name alone where it is the offline one."""
+    seen = _some([passage for passage in passages if not passage.is_held_out])
+    held_out = _some([passage for passage in passages if passage.is_held_out])
+    offline = KRule(name="cu-hlm-offline", k=offline_k(seen, prices), max_left_out=prices.max_left_out)
+    given = offline if given.name == offline.name else given
+    rules = list(dict.fromkeys([given, *_candidates(prices), offline]))
+    costs = {} if is_set else {rule: measure(rule, seen, bodies, prices) for rule in rules}
     measured = {rule: report.cost for rule, report in costs.items() if report is not None}
     chosen = min(measured, key=lambda rule: measured[rule]) if measured else given
-    if is_set and given.name == "cu-hlm-offline":
-        chosen = next(rule for rule in rules if rule.name == given.name and rule != given)
-    reports = (measure(rule, held_out, bodies, rejection_bytes) for rule in rules)
-    return RuleChoice(chosen, tuple(report for report in reports if report is not None), rejection_bytes)
-
-
-def measure(
-    rule: KRule, passages: Iterable[Passage], bodies: BodyCodec, rejection_bytes: float
-) -> KRuleReport | None:
-    """What the rule comes to over the tokens in doubt; None where there are none."""
-    sent = list(islice(drafts_over(passages, truncation(rule)), _MAX_DRAFTS))
-    chances = np.array([each.outcome.chance for each in sent])
-    if not chances.sum() > 0:
-        return None
-    sizes = np.array([len(encode_draft(each.draft, bodies)) for each in sent], np.float64)
-    frame_bytes, rejected = fitting.mean(sizes, chances), fitting.mean(_betas(sent), chances)
-    return KRuleReport(
-        rule=rule,
-        mean_k=fitting.mean(np.array([each.outcome.q_hat.k for each in sent], np.float64), chances),
-        frame_bytes=frame_bytes,
-        rejected=min(1.0, rejected),
-        cost=frame_bytes + rejection_bytes * rejected,
+    reports = (measure(rule, held_out, bodies, prices) for rule in rules)
+    return RuleChoice(
+        chosen, tuple(report for report in reports if report is not None), prices.rejection_bytes
     )
 
 
-def offline_k(passages: Iterable[Passage], max_left_out: float) -> int:
-    """The one smallest `k` that leaves out at most that much of the tokens in doubt, on average."""
+def measure(
+    rule: KRule, passages: Sequence[Passage], bodies: BodyCodec, prices: Prices
+) -> KRuleReport | None:
+    """What the rule comes to; None where nothing is in doubt."""
+    played = play(passages, rule, prices.risk)
+    sent = played.in_doubt()
+    chances = np.array([outcome.chance for _, outcome in sent])
+    if not chances.sum() > 0:
+        return None
+    frame_bytes = fitting.mean([len(encode_draft(draft, bodies)) for draft, _ in sent], chances)
+    rejected = min(1.0, fitting.mean([outcome.beta for _, outcome in sent], chances))
+    return KRuleReport(
+        rule=rule,
+        skipped=played.skipped,
+        mean_k=round(
+            fitting.mean([outcome.q_hat.k for _, outcome in sent], chances), 6
+        ),  # 1 must not come out as a little less
+        frame_bytes=frame_bytes,
+        rejected=rejected,
+        cost=(1 - played.skipped) * (frame_bytes + prices.rejection_bytes * rejected),
+    )
+
+
+def offline_k(passages: Sequence[Passage], prices: Prices) -> int:
+    """The smallest of `WIDTHS` that leaves out at most `max_left_out` of the tokens in doubt, on average."""
+    played = play(passages, KRule(name="fixed", k=MAX_K), prices.risk)
     doubtful = [
-        sample
+        sample.left_out
         for passage in passages
-        for sample, asks in zip(passage.samples, passage.in_doubt, strict=True)
-        if asks
+        for sample, score in zip(passage.samples, passage.scores, strict=True)
+        if score > played.threshold
     ]
-    for k in range(1, MAX_K):
-        if not doubtful or np.mean([left_out(sample, k) for sample in doubtful]) <= max_left_out:
-            return k
-    return MAX_K
+    left_out = np.mean(doubtful, axis=0) if doubtful else np.zeros(len(WIDTHS))  # [widths]
+    fitting_widths = [k for k, left in zip(WIDTHS, left_out, strict=True) if left <= prices.max_left_out]
+    return min(fitting_widths, default=MAX_K)
 
 
-def _candidates(seen: Sequence[Passage], given: KRule, max_left_out: float) -> list[KRule]:
-    """All rules that are tried: the given one, ours with several shares, every fixed `k`, and CU-HLM's two."""
-    rules = [
-        given,
-        *(KRule(name="cost", k=16, least_share=share) for share in _LEAST_SHARES),
+def _candidates(prices: Prices) -> list[KRule]:
+    """Rules that are tried whatever is set: ours with several shares, every fixed `k`, CU-HLM's online one."""
+    return [
+        *(KRule(name="cost", k=_MOST_SENT, least_share=share) for share in _LEAST_SHARES),
         *(KRule(name="fixed", k=k) for k in FIXED_KS),
-        KRule(name="cu-hlm-online", k=MAX_K, max_left_out=max_left_out),
-        KRule(name="cu-hlm-offline", k=offline_k(seen, max_left_out), max_left_out=max_left_out),
+        KRule(name="cu-hlm-online", k=MAX_K, max_left_out=prices.max_left_out),
     ]
-    return list(dict.fromkeys(rules))
 
 
-def _betas(sent: Sequence[Sent]) -> fitting.Column:
-    return np.array([each.outcome.beta for each in sent])
+def _some(passages: Sequence[Passage]) -> list[Passage]:
+    """As many as hold `_MAX_POSITIONS`, evenly spread."""
+    num_positions = sum(len(passage.samples) for passage in passages)
+    step = max(1, round(num_positions / _MAX_POSITIONS))
+    return list(passages[::step])

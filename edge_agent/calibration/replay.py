@@ -15,9 +15,19 @@ import numpy.typing as npt
 
 from edge_agent.prediction import Prediction
 from edge_agent.truncation import Truncate
-from schemas.distribution import WEIGHT_SUM, DraftToken, TokenIds, TruncatedDistribution, quantise
+from schemas.distribution import (
+    WEIGHT_SUM,
+    DraftToken,
+    TokenIds,
+    TruncatedDistribution,
+    one_hot,
+    quantise,
+)
 
-Shares = npt.NDArray[np.float32]  # [n]
+# How many tokens of `q` may be looked at together; the tail beyond what gets a weight is only summed up.
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+Shares = npt.NDArray[np.float64]  # [n]
 
 _NO_LOGITS = np.empty(0, np.float32)
 
@@ -27,16 +37,18 @@ class Sample:
     """One position: the token drawn, what the worker said, what each estimator thought, features, and `q`.
 
     `p` is the target's probability of the token drawn, or where it is higher the highest weight that any rule
-    gives the token: beyond, `beta` is 0.
+    gives the token: beyond, `beta` is 0. `weight` is what it had where it was drawn.
     """
 
     token_id: int
+    weight: int
     previous_ids: tuple[int, ...]
     p: float
     scores: tuple[float, ...]  # as ESTIMATOR_NAMES
     features: tuple[float, ...]  # as learned.PREDICTION_FEATURES
     token_ids: tuple[int, ...]  # all that get a weight in the widest q_hat, ascending
     shares: tuple[float, ...]  # q of each
+    left_out: tuple[float, ...]  # the probability beyond the likeliest `WIDTHS` tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,25 +66,18 @@ class Replayed:
 
 def replay(sample: Sample, truncate: Truncate) -> Replayed:
     """The sample as it would have been under the rule."""
+    if len(sample.token_ids) == 1:  # half of all positions, and the same under every rule
+        sure = one_hot(sample.token_id)
+        return Replayed(sure, _drawn(sure, 0), 1.0, max(0.0, 1.0 - sample.p))
     shares = np.array(sample.shares, np.float32)
-    ids = np.array(sample.token_ids, np.int32)
     cut = truncate(Prediction(_NO_LOGITS, shares, shares, greedy=False))
-    q_hat = TruncatedDistribution(ids[cut.token_ids], cut.weights)
-    found = np.flatnonzero(q_hat.token_ids == sample.token_id)
-    if not len(found):
-        index = int(q_hat.weights.argmax())
-        return Replayed(q_hat, _drawn(q_hat, index), 0.0, 0.0)
-    draft = _drawn(q_hat, int(found[0]))
-    wide = widest(shares, ids)
-    drawn_at = int(np.flatnonzero(wide.token_ids == sample.token_id)[0])
-    chance = draft.weight / int(wide.weights[drawn_at])
-    return Replayed(q_hat, draft, chance, max(0.0, 1.0 - sample.p / draft.probability))
-
-
-def left_out(sample: Sample, k: int) -> float:
-    """The probability of all tokens but the `k` likeliest."""
-    shares = np.sort(np.array(sample.shares))[::-1]
-    return max(0.0, 1.0 - float(shares[:k].sum()))
+    token_ids = np.array(sample.token_ids, np.int32)[cut.token_ids]
+    q_hat = TruncatedDistribution(token_ids, cut.weights)
+    index = int(np.searchsorted(token_ids, sample.token_id))
+    if index == len(token_ids) or token_ids[index] != sample.token_id:
+        return Replayed(q_hat, _drawn(q_hat, int(q_hat.weights.argmax())), 0.0, 0.0)
+    draft = _drawn(q_hat, index)
+    return Replayed(q_hat, draft, draft.weight / sample.weight, max(0.0, 1.0 - sample.p / draft.probability))
 
 
 def widest(shares: Shares, token_ids: TokenIds) -> TruncatedDistribution:

@@ -128,7 +128,7 @@ def _sending(profile: Profile) -> str:
         return "<h2>Nothing is in doubt here, so no rule for k was measured</h2>"
     fixed = [report for report in profile.k_rules if report.rule.name == "fixed"]
     others = [report for report in profile.k_rules if report.rule.name.startswith("cu-hlm")]
-    x = Axis("k, on average", 1, max(FIXED_KS), ticks=(1, 2, 4, 8, 16, 32, 64), log=True)
+    x = Axis("k, on average", 1, max(FIXED_KS), ticks=(1, 2, 4, 8, 16, 32), log=True)
     most_bytes = max(report.frame_bytes for report in [*fixed, *others, chosen])
     of_bytes = [(report, report.frame_bytes) for report in (*fixed, chosen, *others)]
     accepted = [(report, 1 - report.rejected) for report in (*fixed, chosen, *others)]
@@ -161,16 +161,17 @@ def _rule_table(profile: Profile, chosen: KRuleReport) -> str:
     for report in sorted(profile.k_rules, key=lambda report: report.cost):
         cells = (
             _name(report.rule),
+            f"{report.skipped:.1%}",
             f"{report.mean_k:.1f}",
             f"{report.frame_bytes:.1f}",
             f"{1 - report.rejected:.1%}",
             f"{report.cost:.1f}",
         )
         rows.append(_row(cells, is_chosen=report is chosen))
-    heads = ("rule", "mean k", "bytes", "accepted", "cost")
+    heads = ("rule", "skipped", "mean k", "bytes", "accepted", "cost")
     return (
-        "<h2>All rules by what they cost</h2><p>Cost: the frame's bytes, and "
-        f"{profile.rejection_bytes:g} for a rejection. The rule in use was chosen on the fitted part.</p>"
+        "<h2>All rules by what they cost</h2><p>Cost, in bytes a token: of those that are not skipped, the frame's "
+        f"bytes, and {profile.rejection_bytes:g} for a rejection. The rule in use was chosen on the fitted part.</p>"
         + _table(heads, rows)
     )
 

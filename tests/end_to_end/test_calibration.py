@@ -13,6 +13,7 @@ from cloud_broker_worker.worker import Worker
 from edge_agent.agent import Agent
 from edge_agent.calibration import command
 from edge_agent.calibration.collecting import Collector
+from edge_agent.calibration.replay import Sample, reach
 from edge_agent.calibration.texts import load_stretches
 from edge_agent.controller import DEFAULT_START
 from edge_agent.settings import AgentSettings, CalibrateSettings
@@ -80,13 +81,12 @@ def test_an_interrupted_calibration_goes_on_and_ends_as_if_nothing_had_been(stag
     assert "<svg" in text.with_name("profile.html").read_text()
 
 
-def test_the_worker_tells_the_betas_that_the_target_model_has_after_the_text_itself(stage, text):
+def test_the_worker_tells_the_probabilities_that_the_target_model_has_after_the_text_itself(stage, text):
     with stage.worker(), stage.agent() as agent:
         collector = Collector(
             agent.drafter,
             agent.verifier,
             sampling=agent.settings.sampling,
-            truncate=agent.settings.truncate,
             seed=0,
             num_tokens=agent.model.num_meant,
         )
@@ -97,14 +97,21 @@ def test_the_worker_tells_the_betas_that_the_target_model_has_after_the_text_its
     context = Context(model, ContextOptions(num_cells=1280, max_outputs=128))
     ids = [*stretch.prompt_ids, *stretch.text_ids]
     (rows,) = context.decode([Span(0, 0, ids, len(samples))])
+    weights = [_reach(sample) / 256 for sample in samples]
     expected = [
-        max(0.0, 1 - softmax(row, 0.7)[sample.token_id] / (sample.weights[sample.index] / 256))
-        for row, sample in zip(rows, samples, strict=True)
+        min(weight, softmax(row, 0.7)[sample.token_id])
+        for row, sample, weight in zip(rows, samples, weights, strict=True)
     ]
     context.close()
     model.close()
     # A byte of the square root, and passes of another shape.
-    assert [sample.beta for sample in samples] == pytest.approx(np.array(expected), abs=0.02)
+    assert [sample.p for sample in samples] == pytest.approx(np.array(expected), abs=0.02)
+    assert min(expected) < 0.3
+    assert max(expected) > 0.9
+
+
+def _reach(sample: Sample) -> int:
+    return reach(np.array(sample.shares), np.array(sample.token_ids), sample.token_id)
 
 
 def test_agents_find_the_profile_that_a_worker_publishes_and_judge_by_it(stage, text):

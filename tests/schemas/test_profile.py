@@ -14,6 +14,8 @@ from schemas.profile import (
     MAX_DICTIONARY_BYTES,
     MAX_TABLE_ENTRIES,
     EstimatorReport,
+    KRule,
+    KRuleReport,
     LearnedModel,
     LinearFit,
     Profile,
@@ -145,6 +147,17 @@ def test_a_profile_has_exactly_this_text():
             one_before=table,
             pair=table,
         ),
+        k_rule=KRule(name="cost", k=16, least_share=0.0625),
+        k_rules=(
+            KRuleReport(
+                rule=KRule(name="fixed", k=4),
+                skipped=0.5,
+                mean_k=3.5,
+                frame_bytes=20.5,
+                rejected=0.25,
+                cost=25.875,
+            ),
+        ),
     )
     mark = '{"num_tokens":4096,"digest":"' + "ab" * 16 + '"}'
     columns = '{"keys":[5,9],"thousandths":[-12,250]}'
@@ -167,6 +180,8 @@ def test_a_profile_has_exactly_this_text():
         + columns
         + ',"pair":'
         + columns
-        + '},"ranked_ids":[]}'
+        + '},"k_rule":{"name":"cost","k":16,"least_share":0.0625,"max_left_out":0.0},"k_rules":'
+        '[{"rule":{"name":"fixed","k":4,"least_share":0.0,"max_left_out":0.0},"skipped":0.5,"mean_k":3.5,'
+        '"frame_bytes":20.5,"rejected":0.25,"cost":25.875}],"rejection_bytes":125.0,"ranked_ids":[]}'
     )
     assert profile.id == "48ae7a533a7a899efcdb775ad72a8120"
