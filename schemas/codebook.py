@@ -11,9 +11,8 @@ Ranks are ids in another order, none left out: those listed first, then all othe
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-
-import numpy as np
 
 from schemas.compression import BodyCodec
 
@@ -32,32 +31,31 @@ class Codebook(BodyCodec):
 
     def __init__(self, dictionary: bytes, ranked_ids: Sequence[int] = ()) -> None:
         super().__init__(dictionary)
-        self._ranked = np.array(ranked_ids, np.int64)  # [listed], by rank
-        self._order = np.argsort(self._ranked)  # [listed]: the ranks, by id
-        self._sorted = self._ranked[self._order]
+        self._ranked = tuple(ranked_ids)
+        self._rank_of = {token_id: rank for rank, token_id in enumerate(self._ranked)}
+        self._sorted = sorted(self._ranked)
         # Unlisted ids below each listed one.
-        self._unlisted_below = self._sorted - np.arange(len(self._sorted))
-        state = hashlib.blake2b(len(ranked_ids).to_bytes(4, "little"), digest_size=16)
-        state.update(self._ranked.astype("<u4").tobytes())
+        self._unlisted_below = [token_id - place for place, token_id in enumerate(self._sorted)]
+        state = hashlib.blake2b(len(self._ranked).to_bytes(4, "little"), digest_size=16)
+        state.update(b"".join(token_id.to_bytes(4, "little") for token_id in self._ranked))
         state.update(dictionary)
         self.digest = state.hexdigest()
         self.mark = state.digest()[:MARK_BYTES]
 
     def ranks(self, ids: Sequence[int]) -> list[int]:
         """The ids as they travel."""
-        given = np.array(ids, np.int64)
-        place = np.searchsorted(self._sorted, given)
-        ranks = given + len(self._ranked) - place
-        listed = np.flatnonzero(place < len(self._ranked))
-        listed = listed[self._sorted[place[listed]] == given[listed]]
-        ranks[listed] = self._order[place[listed]]
-        return [int(rank) for rank in ranks.tolist()]
+        known = self._rank_of
+        return [known[token_id] if token_id in known else self._unlisted_rank(token_id) for token_id in ids]
 
     def ids(self, ranks: Sequence[int]) -> list[int]:
         """Undo `ranks`. No rank is without an id."""
-        given = np.array(ranks, np.int64)
-        unlisted = given - len(self._ranked)
-        ids = unlisted + np.searchsorted(self._unlisted_below, unlisted, side="right")
-        listed = unlisted < 0
-        ids[listed] = self._ranked[given[listed]]
-        return [int(token_id) for token_id in ids.tolist()]
+        count = len(self._ranked)
+        return [self._ranked[rank] if rank < count else self._unlisted_id(rank) for rank in ranks]
+
+    def _unlisted_rank(self, token_id: int) -> int:
+        """Behind all listed ones, and the unlisted ones below it."""
+        return len(self._ranked) + token_id - bisect_left(self._sorted, token_id)
+
+    def _unlisted_id(self, rank: int) -> int:
+        place = rank - len(self._ranked)
+        return place + bisect_right(self._unlisted_below, place)

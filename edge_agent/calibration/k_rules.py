@@ -24,8 +24,8 @@ from schemas.profile import KRule, KRuleReport
 FIXED_KS = tuple(width for width in WIDTHS if width <= 32)
 _LEAST_SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 _MOST_SENT = 16
-# Enough: all rules are compared on the same positions.
-_MAX_POSITIONS = 5000
+# More takes long and tells no more: all rules are compared on the same positions.
+_MAX_POSITIONS = 10_000
 
 
 @dataclass(frozen=True)
