@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import board_arithmetic
+from benchmarks import board_arithmetic, frames
 
 BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
     "board-arithmetic": ("what a board computes beside the model, in softmax passes", board_arithmetic.run),
@@ -15,11 +15,13 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
 
 def main() -> int:
     """Entry point of `python -m benchmarks`."""
+    if sys.argv[1:2] == ["frames"]:  # needs samples of a calibration
+        return frames.run(sys.argv[2:])
     listing = "\n".join(f"  {name:<18} {summary}" for name, (summary, _) in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures what the documentation quotes.",
-        epilog=f"benchmarks:\n{listing}",
+        epilog=f"benchmarks:\n{listing}\n\n  frames --help      bytes on the wire by encoding, from a calibration",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help="all by default")

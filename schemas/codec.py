@@ -86,14 +86,7 @@ def decode_open(data: bytes, codec: BodyCodec) -> Open:
 
 def encode_draft(draft: Draft, codec: BodyCodec) -> bytes:
     """A draft's frame; run and distribution are the compressed body."""
-    assert len(draft.run_ids) == len(draft.run_weights)
-    body = Writer()
-    body.varint(len(draft.run_ids))
-    body.varints(codec.ranks(draft.run_ids))
-    body.raw(bytes(weight - 1 for weight in draft.run_weights))
-    if draft.doubt is not None:
-        _write_distribution(body, draft.doubt, codec)
-    packed, compressed = codec.pack(bytes(body.buffer))
+    packed, compressed = codec.pack(draft_body(draft, codec))
     kind = _AUDIT if draft.doubt is None else _ASK
     flags = _COMPRESSED * compressed | _FINAL * draft.final | _BY_CODEBOOK * (codec.mark is not None)
     frame = _begin(kind, flags)
@@ -104,6 +97,18 @@ def encode_draft(draft: Draft, codec: BodyCodec) -> bytes:
         frame.varint(draft.doubt.deadline_ms)
     frame.raw(packed)
     return bytes(frame.buffer)
+
+
+def draft_body(draft: Draft, codec: BodyCodec) -> bytes:
+    """The body of a draft before it is compressed."""
+    assert len(draft.run_ids) == len(draft.run_weights)
+    body = Writer()
+    body.varint(len(draft.run_ids))
+    body.varints(codec.ranks(draft.run_ids))
+    body.raw(bytes(weight - 1 for weight in draft.run_weights))
+    if draft.doubt is not None:
+        _write_distribution(body, draft.doubt, codec)
+    return bytes(body.buffer)
 
 
 def decode_draft(data: bytes, codec: BodyCodec, num_tokens: int = frames.MAX_TOKEN_ID + 1) -> Draft:

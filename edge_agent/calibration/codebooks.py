@@ -51,9 +51,11 @@ class Saving:
         return used < (1 - _LEAST_GAIN) * without
 
 
-def train(documents: Sequence[Sequence[int]], drafts: Iterable[Draft]) -> Trained | None:
+def train(
+    documents: Sequence[Sequence[int]], drafts: Iterable[Draft], num_ranked: int = MAX_RANKED_IDS
+) -> Trained | None:
     """A codebook from whole documents and drafts; None where they are too few for a dictionary."""
-    ranked = _most_frequent(documents, drafts)
+    ranked = _most_frequent(documents, drafts)[:num_ranked]
     ranks = Codebook(b"", ranked)
     bodies: list[bytes | bytearray | memoryview] = [opening_body(ids, ranks) for ids in documents]
     try:
@@ -85,7 +87,7 @@ def _most_frequent(documents: Sequence[Sequence[int]], drafts: Iterable[Draft]) 
         token_id: sum(counts[token_id] / max(1, counts.total()) for counts in (in_documents, in_drafts))
         for token_id in in_documents | in_drafts
     }
-    return tuple(sorted(shares, key=lambda token_id: (-shares[token_id], token_id))[:MAX_RANKED_IDS])
+    return tuple(sorted(shares, key=lambda token_id: (-shares[token_id], token_id)))
 
 
 def _mean(sizes: Iterable[int]) -> float:

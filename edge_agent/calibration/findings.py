@@ -74,18 +74,27 @@ def codebook_for(
     passages: Sequence[Passage], stretches: Sequence[Stretch], given: Given
 ) -> tuple[Trained | None, Saving | None]:
     """A codebook trained on what the fits see, if it pays on the held-out part, and what it saves there."""
-    documents = {passage.document for passage in passages}
-    used = [stretch for stretch in stretches if stretch.document in documents]
-    # The last stretch of a document ends it, so that each document is there once.
-    whole = {s.document: (*s.prompt_ids, *s.text_ids) for s in used if not s.is_held_out}
-    openings = [stretch.prompt_ids for stretch in used if stretch.is_held_out and stretch.begins]
-    trained = train(list(whole.values()), _drafts(passages, given, held_out=False))
+    documents, openings = documents_and_openings(passages, stretches)
+    trained = train(documents, drafts_of(passages, given.rule, given.prices.risk, held_out=False))
     if trained is None:
         return None, None
-    saved = saving(trained, openings, _drafts(passages, given, held_out=True))
+    saved = saving(trained, openings, drafts_of(passages, given.rule, given.prices.risk, held_out=True))
     return (trained if saved.pays else None), saved
 
 
-def _drafts(passages: Iterable[Passage], given: Given, *, held_out: bool) -> list[Draft]:
+def documents_and_openings(
+    passages: Sequence[Passage], stretches: Sequence[Stretch]
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Whole documents for the fits, each once; and what is held out, as agents would open sessions with it."""
+    documents = {passage.document for passage in passages}
+    used = [stretch for stretch in stretches if stretch.document in documents]
+    # The last stretch of a document ends it.
+    whole = {s.document: (*s.prompt_ids, *s.text_ids) for s in used if not s.is_held_out}
+    openings = [stretch.prompt_ids for stretch in used if stretch.is_held_out and stretch.begins]
+    return list(whole.values()), openings
+
+
+def drafts_of(passages: Iterable[Passage], rule: KRule, risk: float, *, held_out: bool) -> list[Draft]:
+    """The drafts of one part about tokens in doubt."""
     chosen = [passage for passage in passages if passage.is_held_out == held_out]
-    return [draft for draft, _ in play(chosen, given.rule, given.prices.risk).in_doubt()]
+    return [draft for draft, _ in play(chosen, rule, risk).in_doubt()]

@@ -1,9 +1,9 @@
-"""Which rule for `k` costs least. In: passages of text, prices. Out: the rule, and what others cost. Pure.
+"""From which share on a token is worth sending. In: passages of text, prices. Out: the rule, and what others cost. Pure.
 
 The cost of a rule is what a token costs on average: the share that is asked about, times a frame's bytes and
 `rejection_bytes` for as many as are rejected. All of it is measured: the share at the risk that is set, the bytes
-on frames as they would be sent, rejection by the target model's audit. The rule is chosen on what the fits see and
-reported on what is held out.
+on frames as they would be sent, rejection by the target model's audit. The share of the rule `cost` is chosen on what
+the fits see; it and the other rules, which are there to compare with, are reported on what is held out.
 """
 
 from __future__ import annotations
@@ -49,13 +49,14 @@ class RuleChoice:
 def choose_rule(
     passages: Sequence[Passage], bodies: BodyCodec, prices: Prices, given: KRule, *, is_set: bool
 ) -> RuleChoice:
-    """The rule of the least cost, or the given one where it `is_set`: by name alone where it is the offline one."""
+    """The share of the least cost, or the given rule where it `is_set`: by name alone where it is the offline one."""
     seen = _some([passage for passage in passages if not passage.is_held_out])
     held_out = _some([passage for passage in passages if passage.is_held_out])
     offline = KRule(name="cu-hlm-offline", k=offline_k(seen, prices), max_left_out=prices.max_left_out)
     given = offline if given.name == offline.name else given
     rules = list(dict.fromkeys([given, *_candidates(prices), offline]))
-    costs = {} if is_set else {rule: measure(rule, seen, bodies, prices) for rule in rules}
+    ours = [] if is_set else [rule for rule in rules if rule.name == "cost"]
+    costs = {rule: measure(rule, seen, bodies, prices) for rule in ours}
     measured = {rule: report.cost for rule, report in costs.items() if report is not None}
     chosen = min(measured, key=lambda rule: measured[rule]) if measured else given
     reports = (measure(rule, held_out, bodies, prices) for rule in rules)

@@ -79,11 +79,12 @@ def test_the_dearer_a_rejection_the_more_is_sent():
     assert cheap.rejected > dear.rejected
 
 
-def test_the_cheapest_is_chosen_on_what_the_fits_see_and_reported_on_what_is_held_out():
+def test_the_cheapest_share_is_chosen_on_what_the_fits_see_and_reported_on_what_is_held_out():
     choice = choose_rule(PASSAGES, PLAIN, PRICES, GIVEN, is_set=False)
     seen = [passage for passage in PASSAGES if not passage.is_held_out]
     seen_reports = [measure(report.rule, seen, PLAIN, PRICES) for report in choice.reports]
-    cheapest = min((report for report in seen_reports if report), key=lambda report: report.cost)
+    ours = [report for report in seen_reports if report and report.rule.name == "cost"]
+    cheapest = min(ours, key=lambda report: report.cost)
     assert choice.chosen == cheapest.rule
     held_out = [passage for passage in PASSAGES if passage.is_held_out]
     assert choice.reports[3] == measure(choice.reports[3].rule, held_out, PLAIN, PRICES)
