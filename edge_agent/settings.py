@@ -147,4 +147,7 @@ class CalibrateSettings(AgentSettings):
         min_length=1, description="text of your own kind: plain, or .jsonl of conversations; may be repeated"
     )
     output: Path = Field(Path("profile.json"), description="where the profile goes; samples are kept beside")
+    verdict_timeout_s: float = Field(
+        60.0, gt=0, le=600, description="wait this long for a stretch of up to 97 audits, then give up"
+    )
     positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")

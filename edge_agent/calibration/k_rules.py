@@ -1,4 +1,4 @@
-"""From which share on a token is worth sending. In: passages of text, prices. Out: the rule, and what others cost. Pure.
+"""From which share on a token is worth sending. In: passages of text, prices. Out: the rule, and all costs. Pure.
 
 The cost of a rule is what a token costs on average: the share that is asked about, times a frame's bytes and
 `rejection_bytes` for as many as are rejected. All of it is measured: the share at the risk that is set, the bytes

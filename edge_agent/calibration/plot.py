@@ -99,7 +99,10 @@ def _curve(curve: Curve, index: int, x: Axis, y: Axis) -> str:
 
 def _legend(curve: Curve, index: int) -> str:
     border = "dashed" if curve.dashed else "solid"
-    swatch = f'<i style="border-top:3px {border} {_color(index)}"></i>'
+    style = f"border-top:3px {border} {_color(index)}"
+    if len(curve.points) == 1:
+        style = f"width:.7em;height:.7em;border-radius:50%;background:{_color(index)}"
+    swatch = f'<i style="{style}"></i>'
     return f"<span>{swatch}{escape(curve.name)}</span>"
 
 
