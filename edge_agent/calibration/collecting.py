@@ -71,7 +71,7 @@ class Collector:
         self._sampling, self._seed, self._num_tokens = sampling, seed, num_tokens
 
     def collect(self, stretch: Stretch, number: int) -> list[Sample]:
-        """A sample for each position whose audit came; `number` seeds the draws, so that resuming changes none.
+        """A sample for each position whose audit came; `number` seeds the draws, so that resuming draws alike.
 
         Raises LinkError where no audit came at all.
         """
