@@ -9,14 +9,16 @@ import pytest
 from rich.console import Console
 
 from benchmarks import frames
+from edge_agent.calibration.drafts import Passage
 from edge_agent.calibration.findings import passages_of
+from edge_agent.calibration.texts import Stretch
 from tests.edge_agent.calibration.made_up import NUM_TOKENS, texts
 
 STRETCHES, SAMPLES = texts(24)
 PASSAGES = passages_of(SAMPLES, STRETCHES, [sample.scores[0] for got in SAMPLES.values() for sample in got])
 
 
-def rows(passages: list, stretches: list, num_tokens: int) -> dict[str, list[float]]:
+def rows(passages: list[Passage], stretches: list[Stretch], num_tokens: int) -> dict[str, list[float]]:
     """The mean bytes of each row, by its name; of drafts first, then of openings under the name `prompt: …`."""
     out = io.StringIO()
     frames.show(passages, stretches, num_tokens, 0.05, Console(file=out, width=300))
