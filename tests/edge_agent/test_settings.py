@@ -44,7 +44,7 @@ def test_a_flag_outweighs_the_environment_which_outweighs_the_file_which_outweig
 
 def test_a_rule_for_k_is_set_by_flag_environment_or_file_alone(loaded):
     assert not loaded("--model", "m", "--risk", "0.1").sets_rule
-    assert loaded("--model", "m", "--k", "16").sets_rule
+    assert loaded("--model", "m", "-k", "16").sets_rule
     assert loaded("--model", "m", environment={"HUNCH_AGENT_K_RULE": "fixed"}).sets_rule
     assert loaded("--model", "m", toml="rejection_bytes = 60.0\n").sets_rule
 
