@@ -13,7 +13,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 override PROMPT := $(value PROMPT)
 export PROMPT
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format reference bench trial clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,8 +36,14 @@ format: setup ## put the code into shape
 	@$(PYTHON) -m ruff check --fix .
 	@$(PYTHON) -m ruff format .
 
+reference: setup ## write docs/reference (AsyncAPI, JSON Schemas, topics and messages) anew from schemas
+	@$(PYTHON) -m deploy.reference
+
 bench: setup ## measure what the documentation quotes; ARGS="--help" says what there is
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+trial: ## try deploy/install.sh as root in a bare Debian, half an hour; FOLDER="..." keeps its tree
+	@deploy/install/try.sh "$(or $(FOLDER),$(shell mktemp -d))"
 
 clean: ## remove .venv and all that tools left behind
 	@rm -rf .venv .setup.log .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

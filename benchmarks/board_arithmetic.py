@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from edge_agent.history import History
 from edge_agent.learned import FEATURES
 from edge_agent.prediction import predict
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED, estimator
@@ -46,9 +47,12 @@ def token_passes(logits: np.ndarray, estimator_name: str, parameters: SamplingPa
     """The cost of all arithmetic for one token over that of one softmax."""
     rng = np.random.default_rng(1)
     estimate = estimator(estimator_name, rng, _learned_model())
+    ids = [1, 2]
+    history = History(ids)
 
     def token() -> None:
-        prediction = predict(logits, parameters, (1, 2))
+        ids.append(len(ids) % 50)
+        prediction = predict(logits, parameters, history)
         draft = prediction.truncated(_K).draw(rng)
         estimate(prediction, draft.token_id)
 

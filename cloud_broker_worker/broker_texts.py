@@ -1,15 +1,21 @@
-"""The texts that make a Mosquitto let nobody do more than the design says. In: a plan. Out: texts. Pure.
+"""The texts that make a broker let nobody do more than the design says. In: a plan. Out: texts. Pure.
 
 Who may do what comes from `schemas.topics`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cloud_broker_worker.broker_plan import BrokerPlan, BrokerTls, BrokerUser
+from schemas.home_assistant import DEFAULT_PREFIX
 from schemas.topics import TOPIC_RULES, Role, Topics
 
 # What the connections of both ends announce as well (runtime.mqtt): four times the longest session opening.
 MAX_PACKET_BYTES = 262_144
+
+_ORIGIN = "Generated from schemas/topics.py; changes here are overwritten."
+_EMQX_ACTIONS = {"read": "subscribe", "write": "publish", "readwrite": "all"}
 
 
 def config_text(plan: BrokerPlan) -> str:
@@ -25,10 +31,29 @@ def acl_text(plan: BrokerPlan) -> str:
     """
     topics = Topics(plan.root)
     blocks = [
-        "\n".join([f"user {user.name}", *(f"topic {line}" for line in _grants(topics, user))])
+        "\n".join(
+            [
+                f"user {user.name}",
+                *(f"topic {grant.access} {grant.topics}" for grant in _grants(topics, user)),
+            ]
+        )
         for user in plan.users
     ]
-    return "\n\n".join(["# Generated from schemas/topics.py; changes here are overwritten.", *blocks]) + "\n"
+    return "\n\n".join([f"# {_ORIGIN}", *blocks]) + "\n"
+
+
+def emqx_acl_text(plan: BrokerPlan) -> str:
+    """The same access list as Erlang terms, for EMQX (authorization source `file`), where all else is denied.
+
+    By name and without placeholders, for the same reason.
+    """
+    topics = Topics(plan.root)
+    rules = [
+        f'{{allow, {{user, "{user.name}"}}, {_EMQX_ACTIONS[grant.access]}, ["{grant.topics}"]}}.'
+        for user in plan.users
+        for grant in _grants(topics, user)
+    ]
+    return "\n".join([f"%% {_ORIGIN}", *rules, "{deny, all}.", ""])
 
 
 def _general_lines(plan: BrokerPlan) -> list[str]:
@@ -99,14 +124,25 @@ def _tls_lines(tls: BrokerTls) -> list[str]:
     ]
 
 
-def _grants(topics: Topics, user: BrokerUser) -> list[str]:
-    """The access list's lines for one user, without the word 'topic'."""
+@dataclass(frozen=True)
+class _Grant:
+    """What a user may do (read, write or readwrite), and the filter of the topics it may be done with."""
+
+    access: str
+    topics: str
+
+
+def _grants(topics: Topics, user: BrokerUser) -> list[_Grant]:
+    """All that one user may do."""
     if user.role is Role.OPERATOR:
-        return [f"read {topics.everything()}"]
-    lines = []
+        return [_Grant("read", topics.everything())]
+    grants = []
     for rule in TOPIC_RULES:
         may_write, may_read = user.role in rule.writers, user.role in rule.readers
         if may_write or may_read:
             access = "readwrite" if may_write and may_read else "write" if may_write else "read"
-            lines.append(f"{access} {topics.filter_for(rule, user.role, user.name)}")
-    return lines
+            grants.append(_Grant(access, topics.filter_for(rule, user.role, user.name)))
+    if user.role is Role.HOME_ASSISTANT:
+        # It publishes there too: its birth, and the end of what a user deletes.
+        grants.append(_Grant("readwrite", f"{DEFAULT_PREFIX}/#"))
+    return grants

@@ -37,9 +37,13 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Batch:
-    """Work for one pass of the target model, and the admissions that need none, each with its agent."""
+    """Work for one pass of the target model, and the admissions that need none, each with its agent.
+
+    `arrived_at_s` says of each piece of work when its frame came.
+    """
 
     work: list[Work] = field(default_factory=list)
+    arrived_at_s: list[float] = field(default_factory=list)
     answered: list[tuple[str, Admission]] = field(default_factory=list)
 
 
@@ -76,6 +80,7 @@ class Scheduler:
                 batch.answered.append((arrival.agent, admission))
             else:
                 batch.work.append(admission.work)
+                batch.arrived_at_s.append(arrival.at_s)
                 busy.add(admission.work.session)
                 held.add(name)
                 num_tokens += len(admission.work.ids) - admission.work.num_evaluated

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from runtime.checkup.settings import CheckupSettings
 from runtime.settings import HunchSettings
 
 DEFAULT_FILE = Path("/etc/hunch/worker.toml")
@@ -26,3 +27,18 @@ class WorkerSettings(HunchSettings):
         None, description="calibrated profile to publish, retained, for agents of the pair; none: none"
     )
     beat_s: float = Field(5.0, gt=0, le=3600, description="seconds between two status messages")
+    metrics_address: str | None = Field(
+        "127.0.0.1:9465", description="address and port where Prometheus reads metrics; off: nowhere"
+    )
+
+
+class DoctorSettings(CheckupSettings, WorkerSettings):
+    """Check all that a worker needs. Flags override HUNCH_WORKER_… variables, which override the TOML file."""
+
+    model_config = SettingsConfigDict(env_prefix="HUNCH_WORKER_", cli_shortcuts={"as-json": "json"})
+
+
+class RunSettings(WorkerSettings):
+    """Judge drafts. Flags override HUNCH_WORKER_… variables, which override the TOML file."""
+
+    check: bool = Field(False, description="say whether these settings work, without connecting, and end")

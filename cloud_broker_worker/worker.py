@@ -10,9 +10,11 @@ import logging
 import time
 from collections import Counter
 from importlib.metadata import version
+from pathlib import Path
 from typing import Self
 
 from cloud_broker_worker.codebooks import Codebooks
+from cloud_broker_worker.metrics import Metrics
 from cloud_broker_worker.runner import TargetRunner
 from cloud_broker_worker.scheduler import Arrival, Batch, Scheduler
 from cloud_broker_worker.sessions import SessionTable, Work
@@ -58,17 +60,11 @@ class Worker:
         self.model = Model(settings.model, gpu_layers=settings.gpu_layers)
         table = self.model.token_table()
         self._vocabulary = Vocabulary(table.texts, table.kinds)
-        self._profile = self._checked_profile()
-        n_ctx = settings.n_ctx or self.model.context_length
-        options = ContextOptions(
-            num_cells=n_ctx * settings.max_sessions,
-            max_sequences=settings.max_sessions,
-            max_batch=settings.max_batch_tokens,
-            num_threads=settings.threads,
-        )
+        self._profile = checked_profile(settings.profile, self.model.name, self._vocabulary)
+        options = context_options(settings, self.model)
         self._context = Context(self.model, options)
         self._runner = TargetRunner(self._context)
-        self.sessions = SessionTable(settings.max_sessions, n_ctx)
+        self.sessions = SessionTable(settings.max_sessions, options.num_cells // options.max_sequences)
         self._scheduler = Scheduler(self.sessions, settings.max_batch_tokens)
         self._codebooks = Codebooks()
         if self._profile is not None:
@@ -98,6 +94,15 @@ class Worker:
             max_queued=4096,
         )
 
+        self.measured = Metrics(
+            model=self.model.name,
+            counts=self._counts,
+            dropped=self._dropped,
+            sessions=self.sessions,
+            scheduler=self._scheduler,
+            connection=self.connection,
+        )
+
     def __enter__(self) -> Self:
         self.connection.start()
         if self._profile is not None:
@@ -124,12 +129,14 @@ class Worker:
         """Receive, schedule, evaluate, judge, reply."""
         self._beat()
         self._receive()
-        batch = self._scheduler.next_batch(time.monotonic())
+        began_s = time.monotonic()
+        batch = self._scheduler.next_batch(began_s)
         for agent, admission in batch.answered:
             self._count_drop(admission.reason, agent)
             self._reply(agent, admission.reply)
         for work, rows in self._evaluate(batch):
             self._reply(work.session.agent, self._judge(work, rows))
+        self.measured.replied(batch, began_s, time.monotonic())
 
     # ------------------------------------------------------------------------------------ what comes in
 
@@ -195,7 +202,8 @@ class Worker:
         except WireError as error:
             self._count_drop(type(error).__name__, f"{message.topic}: {error}")
             return
-        if self._misfit(profile) is None and self._codebooks.learn(profile):
+        fits = misfit(profile, self.model.name, self._vocabulary) is None
+        if fits and self._codebooks.learn(profile):
             with contextlib.suppress(LinkError):  # the status of the next connect says it
                 self.connection.set_birth(self._status(Presence.ONLINE))
 
@@ -218,13 +226,17 @@ class Worker:
             rows = self._runner.run(batch.work)
         except ModelError as error:
             logger.error("the target model failed, its sessions start anew: %s", error)
+            self._counts["target_failures"] += 1
             self._runner.forget()
             for session in list(self.sessions):
                 self.sessions.drop(session)
             return []
-        self._busy_s += time.monotonic() - started_s
+        seconds = time.monotonic() - started_s
+        num_tokens = sum(len(work.ids) - work.num_evaluated for work in batch.work)
+        self._busy_s += seconds
         self._counts["target_passes"] += 1
-        self._counts["target_tokens"] += sum(len(work.ids) - work.num_evaluated for work in batch.work)
+        self._counts["target_tokens"] += num_tokens
+        self.measured.evaluated(len(batch.work), num_tokens, seconds)
         return list(zip(batch.work, rows, strict=True))
 
     def _judge(self, work: Work, rows: Rows) -> WorkerFrame:
@@ -236,6 +248,7 @@ class Worker:
             judgement = judge(rows[:, : session.num_tokens], draft, session.sampling, uniforms)
         except ModelError as error:  # logits that are no numbers
             logger.error("the target model failed on a draft of %s: %s", session.agent, error)
+            self._counts["target_failures"] += 1
             self.sessions.drop(session)
             return Refused(draft.session, f"the target model failed: {error}")
         verdict = Verdict(
@@ -279,23 +292,6 @@ class Worker:
                 self.connection.publish(topic, self.metrics().to_bytes())
         except LinkError:
             pass  # the connection says so itself, and comes back with the status
-
-    def _checked_profile(self) -> Profile | None:
-        """The profile to publish. Raises ConfigurationError where it is for another target model."""
-        if self.settings.profile is None:
-            return None
-        profile = read_profile(self.settings.profile)
-        misfit = self._misfit(profile)
-        if misfit is not None:
-            raise ConfigurationError(f"{self.settings.profile}: {misfit}")
-        return profile
-
-    def _misfit(self, profile: Profile) -> str | None:
-        """Why a profile is not for this target model; None where it is."""
-        own = VocabularyMark.of(self._vocabulary.fingerprint())
-        return profile.misfit(
-            profile.pair.model_copy(update={"target": self.model.name, "target_vocabulary": own})
-        )
 
     def _publish_profile(self) -> None:
         """Publish it once, retained: the broker keeps it from then on."""
@@ -349,3 +345,31 @@ class Worker:
         self._dropped[reason] += 1
         if self._throttle.allows():
             logger.warning("dropped a message (%s): %s", reason, detail)
+
+
+def context_options(settings: WorkerSettings, model: Model) -> ContextOptions:
+    """The context that a worker makes over its target model: room for all its sessions."""
+    n_ctx = settings.n_ctx or model.context_length
+    return ContextOptions(
+        num_cells=n_ctx * settings.max_sessions,
+        max_sequences=settings.max_sessions,
+        max_batch=settings.max_batch_tokens,
+        num_threads=settings.threads,
+    )
+
+
+def misfit(profile: Profile, target: str, vocabulary: Vocabulary) -> str | None:
+    """Why a profile is not for this target model; None where it is."""
+    own = VocabularyMark.of(vocabulary.fingerprint())
+    return profile.misfit(profile.pair.model_copy(update={"target": target, "target_vocabulary": own}))
+
+
+def checked_profile(path: Path | None, target: str, vocabulary: Vocabulary) -> Profile | None:
+    """The profile to publish, if any. Raises ConfigurationError where it is for another target model."""
+    if path is None:
+        return None
+    profile = read_profile(path)
+    why = misfit(profile, target, vocabulary)
+    if why is not None:
+        raise ConfigurationError(f"{path}: {why}")
+    return profile

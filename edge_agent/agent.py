@@ -6,6 +6,7 @@ One loop owns model and verifier; the connection's thread only fills inboxes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ import numpy as np
 from edge_agent.answer import Answer, AnswerOptions
 from edge_agent.controller import DEFAULT_START, RiskController
 from edge_agent.drafter import Drafter
+from edge_agent.memory import Memory
+from edge_agent.metrics import Metrics
 from edge_agent.policy import FixedThreshold, Policy
-from edge_agent.profiles import ProfileShelf
+from edge_agent.profiles import ProfileShelf, check_draft, pair_in_use
+from edge_agent.reports import Reports, message_bytes
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
 from edge_agent.truncation import truncation
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
+from edge_agent.usage import Recent
 from edge_agent.verifier import Verifier
 from edge_agent.workers import WorkerDirectory
 from runtime.content_digest import content_digest
@@ -30,8 +35,8 @@ from runtime.llama import Context, ContextOptions, Model
 from runtime.mqtt import Connection, Publication
 from runtime.profile_file import read_profile
 from schemas.errors import ConfigurationError, LinkError
-from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt, VocabularyMark
-from schemas.profile import Pair, Profile
+from schemas.messages import AgentMetrics, AgentStatus, ChatMessage, Presence, Prompt
+from schemas.profile import LearnedModel, Pair, Profile
 from schemas.vocabulary import Vocabulary
 
 # A retained profile comes right after the subscription; that there is none is said by nothing but silence.
@@ -45,6 +50,11 @@ class _Bytes:
     sent: int | None
     received: int | None
 
+    @property
+    def total(self) -> int | None:
+        """Both together."""
+        return None if self.sent is None or self.received is None else self.sent + self.received
+
 
 class Agent:
     """Answers prompts with a draft model and, where it doubts, with a worker's verdicts.
@@ -56,31 +66,38 @@ class Agent:
         self.settings = settings
         self.topics = settings.topics
         self.model = Model(settings.model, gpu_layers=settings.gpu_layers)
-        n_ctx = settings.n_ctx or self.model.context_length
-        # One row of logits at a time: scratch memory for more would be wasted on a board.
-        options = ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
-        self._context = Context(self.model, options)
+        self._context = Context(self.model, context_options(settings, self.model))
         self._drafter = Drafter(self._context)
+        self.policy = _policy(settings)
+        self._memory = Memory(settings.state_dir, settings.name)
+        learned = self._memory.load()
+        if learned is not None and isinstance(self.policy, RiskController):
+            self.policy.recall(learned)
+        self._recent = Recent()
         self.profile: Profile | None = None
+        self._judged_pair: Pair | None = None
         given = None if settings.profile is None else read_profile(settings.profile)
-        self._judge_by(given)
+        self._judge_by(given, None)
         self._draft_digest = content_digest(settings.model)
-        if given is not None and given.pair.draft_digest != self._draft_digest:
-            mine = given.pair.model_copy(
-                update={"draft": self.model.name, "draft_digest": self._draft_digest}
-            )
-            raise ConfigurationError(f"{settings.profile}: {given.misfit(mine)}")
+        if given is not None:
+            check_draft(given, f"{settings.profile}", self.model.name, self._draft_digest)
         self._boot = time.time_ns() // 1_000_000
-        self.connection = Connection(
-            settings.broker_address(),
-            will=self._status(Presence.OFFLINE),
-            birth=self._status(Presence.ONLINE),
-        )
+        will, birth = self._status(Presence.OFFLINE), self._status(Presence.ONLINE)
+        self.connection = Connection(settings.broker_address(), will=will, birth=birth)
+        self._reports = Reports(sum(message_bytes(said.topic, said.payload) for said in (will, birth)))
         table = self.model.token_table()
         self._vocabulary = Vocabulary(table.texts, table.kinds)
         self._directory = WorkerDirectory(settings.name, self._vocabulary)
         self._shelf = ProfileShelf(self.connection, self.topics, given)
         self._verifier = None if settings.mode is Mode.EDGE else self._make_verifier()
+        self.measured = Metrics(
+            model=self.model.name,
+            mode=settings.mode.value,
+            risk=_risk_held(settings),
+            threshold=lambda: self.policy.threshold,
+            connection=self.connection,
+            verifier=self._verifier,
+        )
 
     def __enter__(self) -> Self:
         self.connection.start()
@@ -89,6 +106,7 @@ class Agent:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._remember(at_once=True)
         self.connection.stop(self._status(Presence.OFFLINE))
         self._context.close()
         self.model.close()
@@ -109,24 +127,37 @@ class Agent:
         return answer, self._counted(answer, prompt.id, prompt_ids)
 
     def _counted(self, answer: Answer, request_id: str, prompt_ids: list[int]) -> Iterator[Piece]:
-        """Stream the answer, count its bytes, publish its metrics."""
+        """Stream the answer, count its bytes, and tell operators of it in time."""
         before = self._socket_bytes()
         yield from answer.stream(prompt_ids)
         after = self._socket_bytes()
+        self._recent.add(answer.ledger.records)
+        self._remember()
         answer.usage = answer.usage.model_copy(
             update={
                 "bytes_up": _difference(after.sent, before.sent),
                 "bytes_down": _difference(after.received, before.received),
             }
         )
+        self.measured.answered(answer.usage, answer.round_trips)
+        self._reports.add(answer.usage, answer.round_trips.seconds)
+        if self._reports.is_due(after.total, self.connection.num_connects):
+            self._report(request_id)
+
+    def _report(self, request_id: str) -> None:
+        """Publish what the answers since the last report came to; `request_id` is the last one's."""
         metrics = AgentMetrics(
             request_id=request_id,
+            answers=self._reports.num_answers,
             risk=_risk_held(self.settings),
             threshold=self.policy.threshold,
-            usage=answer.usage,
+            usage=self._reports.usage,
+            recent=self._recent.figures(),
         )
-        with contextlib.suppress(LinkError):  # metrics are not worth keeping for later
-            self.connection.publish(self.topics.agent_metrics(self.settings.name), metrics.to_bytes())
+        topic, payload = self.topics.agent_metrics(self.settings.name), metrics.to_bytes()
+        with contextlib.suppress(LinkError):  # then the next report holds them too
+            self.connection.publish(topic, payload, alias=True)
+            self._reports.told(topic, payload)
 
     def _options(self, prompt: Prompt) -> AnswerOptions:
         settings = self.settings
@@ -177,17 +208,7 @@ class Agent:
 
     def pair(self) -> Pair | None:
         """The draft model and the target model of the worker that would be asked now; None without one."""
-        for worker in self._directory.ranked(time.monotonic()):
-            status = self._directory.status(worker)
-            if status is not None and status.model is not None and status.vocabulary is not None:
-                return Pair(
-                    draft=self.model.name,
-                    draft_digest=self._draft_digest,
-                    draft_vocabulary=VocabularyMark.of(self._vocabulary.fingerprint()),
-                    target=status.model,
-                    target_vocabulary=status.vocabulary,
-                )
-        return None
+        return pair_in_use(self._directory, self.model.name, self._draft_digest, self._vocabulary)
 
     def _find_profile(self, wait_s: float = 0.0) -> None:
         """Judge by the profile of the pair in use, once there is one or it has changed."""
@@ -195,11 +216,11 @@ class Agent:
         if pair is None:
             return
         profile = self._shelf.find(pair, wait_s)
-        if profile != self.profile:
-            self._judge_by(profile)
+        if (profile, pair) != (self.profile, self._judged_pair):
+            self._judge_by(profile, pair)
 
-    def _judge_by(self, profile: Profile | None) -> None:
-        """Estimator and policy anew: a threshold means nothing to another estimator.
+    def _judge_by(self, profile: Profile | None, pair: Pair | None) -> None:
+        """Estimator and threshold anew: a threshold means nothing to another estimator or another pair.
 
         Without a profile a wish for the learned estimator waits, and the best that needs none stands in.
         """
@@ -209,15 +230,25 @@ class Agent:
             name = FALLBACK
         learned = profile.learned if profile else None
         self._estimate = estimator(name, np.random.default_rng(settings.seed), learned)
-        self.policy = _policy(settings, profile.start_for(name, settings.risk) if profile else None)
-        self.profile = profile
+        if isinstance(self.policy, RiskController):
+            calibrated = profile.start_for(name, settings.risk) if profile else None
+            starts = (settings.start_threshold, calibrated, DEFAULT_START)
+            start = next(start for start in starts if start is not None)
+            self.policy.turn_to(_subject(pair, name, learned), start)
+        self.profile, self._judged_pair = profile, pair
         self._truncate = truncation(settings.rule(profile))
         self._codebook = profile.codebook() if profile else None
 
+    def _remember(self, *, at_once: bool = False) -> None:
+        if isinstance(self.policy, RiskController):
+            self._memory.save(self.policy.learned(), at_once=at_once)
+
     def _announce(self, worker: str | None, note: str | None) -> None:
         """Say in the retained status which worker is in use, or why there is none."""
+        status = self._status(Presence.ONLINE, worker, note)
         with contextlib.suppress(LinkError):  # then it is said at the next connect
-            self.connection.set_birth(self._status(Presence.ONLINE, worker, note))
+            self.connection.set_birth(status)
+            self._reports.charge(status.topic, status.payload)
 
     def _status(self, state: Presence, worker: str | None = None, note: str | None = None) -> Publication:
         status = AgentStatus(
@@ -234,13 +265,29 @@ class Agent:
         return _Bytes(self.connection.bytes_sent, self.connection.bytes_received)
 
 
-def _policy(settings: AgentSettings, calibrated_start: float | None) -> Policy:
+def context_options(settings: AgentSettings, model: Model) -> ContextOptions:
+    """The context that an agent makes over its draft model."""
+    n_ctx = settings.n_ctx or model.context_length
+    # One row of logits at a time: scratch memory for more would be wasted on a board.
+    return ContextOptions(num_cells=n_ctx, max_outputs=1, num_threads=settings.threads)
+
+
+def _policy(settings: AgentSettings) -> Policy:
     if settings.mode is Mode.EXACT:
         return FixedThreshold(-1.0)
     if settings.threshold is not None:
         return FixedThreshold(settings.threshold)
-    starts = (settings.start_threshold, calibrated_start, DEFAULT_START)
-    return RiskController(settings.risk, next(start for start in starts if start is not None))
+    return RiskController(settings.risk)
+
+
+def _subject(pair: Pair | None, estimator_name: str, learned: LearnedModel | None) -> str:
+    """What a threshold belongs to: pair and estimator, the learned one by what it has learned."""
+    if pair is None:
+        return ""  # not known yet, and nothing can be learned before it is
+    if estimator_name != LEARNED or learned is None:
+        return f"{pair.id} {estimator_name}"
+    digest = hashlib.blake2b(learned.to_bytes(), digest_size=4).hexdigest()
+    return f"{pair.id} {estimator_name} {digest}"
 
 
 def _risk_held(settings: AgentSettings) -> float | None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.drafter import Drafter
-from edge_agent.ledger import AuditedToken, Ledger, Origin
+from edge_agent.history import History
+from edge_agent.ledger import Ledger, Origin
 from edge_agent.policy import Policy
 from edge_agent.prediction import predict
 from edge_agent.text import Piece, TextAssembler
@@ -26,9 +27,6 @@ from schemas.distribution import DraftToken, TruncatedDistribution
 from schemas.frames import Doubt, Outcome, Verdict
 from schemas.messages import Usage
 from schemas.sampling import SamplingParameters
-
-# Skipped tokens wait at most this many for their audit (docs/protocol.md).
-MAX_RUN_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ class Answer:
         self._rng = generator(self._seed, Stream.DRAFT)
         self._text = TextAssembler(options.stop)
         self.ledger = Ledger([])
+        self._history = History()
         self.finish_reason: str | None = None
         self.usage = Usage()
         self.round_trips = RoundTrips()
@@ -70,10 +69,12 @@ class Answer:
         """Generate the answer; yields text as soon as it stands. At the end `usage` and `round_trips` are complete."""
         started_s = time.monotonic()
         self.ledger = Ledger(prompt_ids)
+        self._history = History(self.ledger.ids)
+        self._policy.follow(self.ledger.records)
         if self._verifier is not None:
             max_length = min(len(prompt_ids) + self._options.max_tokens, self._drafter.capacity)
             terms = SessionTerms(self._options.sampling, self._seed, max_length)
-            self._verifier.begin(self.ledger, terms, self._policy.learn)
+            self._verifier.begin(self.ledger, terms)
         if self._options.seed is not None:
             # What is cached was evaluated in other passes, and logits differ a little with a pass's shape.
             self._drafter.rollback(0)
@@ -87,18 +88,16 @@ class Answer:
             if self._verifier is not None:
                 self._verifier.finish(wait=self.finish_reason is not None)  # else it was interrupted
                 self.round_trips = self._verifier.round_trips
+            self._policy.end()
             self.usage = summarise(self.ledger, self.round_trips, seconds)
 
     def step(self) -> list[Piece]:
         """Commit the next token, or two where a bonus comes with it; returns the text that this completes."""
-        # Padding means nothing, and the target model may have less of it.
-        prediction = predict(
-            self._logits[: self._model.num_meant], self._options.sampling, tuple(self.ledger.ids[-2:])
-        )
+        prediction = predict(self._logits[: self._num_known], self._options.sampling, self._history)
         q_hat = self._options.truncate(prediction)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)
-        if self._verifier is None or not self._policy.skips(uncertainty):
+        if self._verifier is None or not self._policy.skips(uncertainty, structured=self._text.is_structured):
             return self._resolve(q_hat, draft, uncertainty)
         return self._keep(draft, Origin.SKIPPED, uncertainty)
 
@@ -113,7 +112,6 @@ class Answer:
         verdict = self._verifier.wait()
         if verdict is None:
             return self._keep(draft, Origin.UNVERIFIED, uncertainty)
-        self._policy.learn([AuditedToken(uncertainty, 1.0, skipped=False)])
         return self._obey(verdict, draft, uncertainty, length)
 
     def _obey(self, verdict: Verdict, draft: DraftToken, uncertainty: float, length: int) -> list[Piece]:
@@ -141,9 +139,15 @@ class Answer:
             self.finish_reason = "length"
         elif self._drafter.length < len(self.ledger.ids):
             self._logits = self._drafter.advance(self.ledger.ids[self._drafter.length :])
-        if self._verifier is not None and self.ledger.num_pending >= MAX_RUN_TOKENS:
+        if self._verifier is not None and self.ledger.num_pending >= self._policy.max_run:
             self._verifier.audit()
         return pieces
+
+    @property
+    def _num_known(self) -> int:
+        """Ids below this may be drawn: padding means nothing, and a target model may have fewer tokens."""
+        num_meant = self._model.num_meant
+        return num_meant if self._verifier is None else min(num_meant, self._verifier.num_shared)
 
     def _has_next(self, token_id: int) -> bool:
         """Whether another token may follow this one."""

@@ -10,11 +10,23 @@ from rich.text import Text
 
 from edge_agent.agent import Agent
 from edge_agent.calibration.command import calibrate as calibrate_pair
+from edge_agent.doctor import AgentDoctor
 from edge_agent.service import Service
-from edge_agent.settings import DEFAULT_FILE, AgentSettings, CalibrateSettings, GenerateSettings
+from edge_agent.settings import (
+    DEFAULT_FILE,
+    DEFAULT_STATE_DIR,
+    CalibrateSettings,
+    DoctorSettings,
+    GenerateSettings,
+    RunSettings,
+)
 from edge_agent.text import Piece
+from runtime.checkup.command import check_up
 from runtime.command_line import Command, dispatch, on_termination, set_up_logging
+from runtime.exposition import serving
+from runtime.fetch_model import fetch_model_command
 from runtime.marks import MARKS, STYLES
+from runtime.one_at_a_time import claim_name
 from runtime.settings import load
 from schemas.messages import Prompt, Usage
 
@@ -27,6 +39,8 @@ def main() -> int:
         "generate": Command("answer one prompt", generate),
         "calibrate": Command("measure a pair of models on a text, write its profile", calibrate),
         "run": Command("wait for prompts on MQTT and answer them", run),
+        "doctor": Command("check all that an agent needs: models, machine, broker, worker", doctor),
+        "fetch-model": fetch_model_command(PROG),
     }
     return dispatch(PROG, "Answers prompts with a draft model, asking a worker where it doubts.", commands)
 
@@ -56,14 +70,26 @@ def calibrate(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """`edge-agent run`."""
-    settings = load(AgentSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
+    settings = load(RunSettings, argv, prog=f"{PROG} run", default_file=DEFAULT_FILE)
     set_up_logging(settings.log_level)
-    agent = Agent(settings)
-    service = Service(agent)  # before it connects: who sees the agent online may ask at once
-    with agent:
-        on_termination(service.stop)
-        print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
-        service.run()
+    if settings.check:
+        agent = Agent(settings)
+        print(f"agent {settings.name} could draft with {agent.model.name} at {agent.connection.address}")
+        return
+    if settings.state_dir is None and DEFAULT_STATE_DIR.is_dir():
+        settings = settings.model_copy(update={"state_dir": DEFAULT_STATE_DIR})
+    with claim_name(settings.broker_address()):
+        agent = Agent(settings)
+        service = Service(agent)  # before it connects: who sees the agent online may ask at once
+        with serving(settings, agent.measured.read), agent:
+            on_termination(service.stop)
+            print(f"agent {settings.name} waits on {agent.topics.prompt(settings.name)}", flush=True)
+            service.run()
+
+
+def doctor(argv: list[str]) -> None:
+    """`edge-agent doctor`."""
+    check_up(f"{PROG} doctor", argv, DoctorSettings, DEFAULT_FILE, AgentDoctor)
 
 
 def show(pieces: Iterable[Piece], *, color: bool | None) -> None:

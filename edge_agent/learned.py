@@ -1,8 +1,9 @@
 """The learned estimator: `u` is an estimate of `beta` itself. In: a prediction, the draft token. Out: `u`.
 
-A logistic model over what the prediction has at hand and over which tokens these are: the draft token, the two
-before it, and the draft token together with the one before. Its weights come with the pair's profile. Beside
-the prediction it takes one comparison over the vocabulary; all else happens among the few likely tokens.
+A logistic model over what the prediction has at hand, over whether the draft token is a copy of what stood before,
+and over which tokens these are: the draft token, the two before it, and the draft token together with the one
+before. Its weights come with the pair's profile. Beside the prediction it takes one comparison over the
+vocabulary; all else happens among the few likely tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.history import MAX_CONTEXT
 from edge_agent.prediction import LEAST_SHARE, Prediction
 from schemas.errors import ConfigurationError
 from schemas.profile import LearnedModel, ResidualTable
 
-PREDICTION_FEATURES = (
+_OF_THE_PREDICTION = (
     "logit q[d]",
     "logit best",
     "log second",
@@ -28,6 +30,17 @@ PREDICTION_FEATURES = (
     "logit q[d] if best",
     "(logit best)^2",
     "logit q[d] * log breadth",
+)
+# By how many tokens repeat: whether they stood before, and how often this token then followed.
+_COPYING = tuple(
+    name
+    for length in range(1, MAX_CONTEXT + 1)
+    for name in (f"{length} repeat", f"{length} repeat, share followed by d")
+)
+PREDICTION_FEATURES = (
+    *_OF_THE_PREDICTION,
+    *_COPYING,
+    *(f"{name} * logit q[d]" for name in _COPYING),
 )
 TABLES = ("draft_token", "previous_token", "one_before", "pair")
 TOKEN_FEATURES = (
@@ -46,7 +59,10 @@ Features = npt.NDArray[np.float64]  # [features]
 
 
 def prediction_features(prediction: Prediction, token_id: int) -> Features:
-    """`[11]`, as `PREDICTION_FEATURES` names them, from the tokens that would get a weight in `q_hat`."""
+    """`[23]`, as `PREDICTION_FEATURES` names them.
+
+    Those of the prediction are taken from the tokens that would get a weight in `q_hat`.
+    """
     p = prediction.tempered
     head = np.sort(p[p >= LEAST_SHARE].astype(np.float64))[::-1]
     best, second, third = (float(head[rank]) if len(head) > rank else 0.0 for rank in range(3))
@@ -54,7 +70,7 @@ def prediction_features(prediction: Prediction, token_id: int) -> Features:
     entropy = -float(head @ np.log(head)) if len(head) else math.log(len(p))
     own, top, breadth = _logit(mass), _logit(best), math.log1p(len(head))
     is_best = float(mass >= best)
-    return np.array(
+    of_the_prediction = np.array(
         [
             own,
             top,
@@ -69,6 +85,13 @@ def prediction_features(prediction: Prediction, token_id: int) -> Features:
             own * breadth,
         ]
     )
+    copying = _copying(prediction.history.copied(token_id))
+    return np.concatenate([of_the_prediction, copying, copying * own])
+
+
+def _copying(shares: list[float | None]) -> Features:
+    """`[6]`, as `_COPYING` names them."""
+    return np.array([value for share in shares for value in (share is not None, share or 0.0)], np.float64)
 
 
 def table_keys(token_id: int, previous_ids: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -78,7 +101,7 @@ def table_keys(token_id: int, previous_ids: tuple[int, ...]) -> tuple[int, int, 
 
 
 def token_features(plain: Features, residuals: Features) -> Features:
-    """`[..., 9]`, as `TOKEN_FEATURES` names them, from `[..., 11]` features and `[..., 4]` residuals.
+    """`[..., 9]`, as `TOKEN_FEATURES` names them, from `[..., 23]` features and `[..., 4]` residuals.
 
     "Doubt" is the standard deviation of "it is the likeliest token", sqrt(p (1 - p)): identity matters where
     the draft model hesitates.
@@ -98,8 +121,8 @@ class LearnedEstimator:
             raise ConfigurationError(
                 "the profile's learned estimator is of another version of Hunch; calibrate the pair anew"
             )
-        scales = np.array(model.scales)  # [20]
-        self._weights = np.array(model.weights) / scales  # [20]
+        scales = np.array(model.scales)  # [32]
+        self._weights = np.array(model.weights) / scales  # [32]
         self._intercept = model.intercept - float(np.array(model.means) @ self._weights)
         tables = (model.draft_token, model.previous_token, model.one_before, model.pair)
         self._tables = [_as_dict(table) for table in tables]
@@ -107,7 +130,7 @@ class LearnedEstimator:
     def __call__(self, prediction: Prediction, token_id: int) -> float:
         """The estimated rejection probability of the draft token."""
         plain = prediction_features(prediction, token_id)
-        keys = table_keys(token_id, prediction.previous_ids)
+        keys = table_keys(token_id, prediction.history.last(2))
         residuals = np.array([table.get(key, 0.0) for table, key in zip(self._tables, keys, strict=True)])
         features = np.concatenate([plain, token_features(plain, residuals)])
         logit = self._intercept + float(features @ self._weights)

@@ -10,10 +10,15 @@ bonus token, `known` becomes 9.
 After a missed verdict the worker may hold a recovered or bonus token where the answer holds another one. Until
 the worker has answered a draft of the new epoch, which begins before all that, nothing else moves `known`: a
 draft that began behind such a token would be judged on a text that nobody has read.
+
+A worker answers a session's drafts in the order of their sending. So a draft that a later one's verdict has overtaken
+is taken for lost, and the next run begins with its tokens once more. The last draft of an answer brings all that has
+not been answered, for no later one could tell that it was lost.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from enum import Enum
 
@@ -51,22 +56,12 @@ class Record:
 
 
 @dataclass(frozen=True)
-class AuditedToken:
-    """What the audit says of one judged token: its uncertainty, its beta, and whether it had been skipped."""
-
-    uncertainty: float
-    beta: float
-    skipped: bool
-
-
-@dataclass(frozen=True)
 class Settled:
-    """A verdict with the draft that it answers, and what it tells of tokens skipped before."""
+    """A verdict with the draft that it answers; what it tells of tokens skipped before stands in the records."""
 
     draft: Draft
     verdict: Verdict
     in_time: bool
-    audited: list[AuditedToken]
 
 
 class Ledger:
@@ -82,7 +77,8 @@ class Ledger:
         # Whether the worker's text is sure to be a beginning of ours; if not, how far an audit has been sent.
         self._agrees = True
         self._unconfirmed_end = 0
-        self._under_way: dict[tuple[int, int], Draft] = {}
+        self._under_way: dict[tuple[int, int], Draft] = {}  # in the order of their sending
+        self._overtaken: set[tuple[int, int]] = set()
 
     @property
     def num_pending(self) -> int:
@@ -91,8 +87,8 @@ class Ledger:
 
     @property
     def awaits_audit(self) -> bool:
-        """Whether anything sent has not been answered yet."""
-        return bool(self._under_way)
+        """Whether anything sent has not been answered yet and still may be."""
+        return bool(self._under_way.keys() - self._overtaken)
 
     def open(self, session: int) -> list[int]:
         """Start a session: the ids to tell the worker at once. Later ones follow as runs, for their audit."""
@@ -102,6 +98,7 @@ class Ledger:
         self.session, self.epoch = session, 0
         self._agrees, self._unconfirmed_end = True, 0
         self._under_way.clear()
+        self._overtaken.clear()
         return self.ids[: self.known]
 
     def commit(
@@ -123,8 +120,13 @@ class Ledger:
     def audit(self, *, final: bool) -> Draft:
         """The draft that brings the run for its audit alone; the worker is taken to know it from now on.
 
-        After a missed verdict it is so only once it is answered.
+        After a missed verdict it is so only once it is answered. A bonus that came past the end of the answer is
+        known to the worker but was never committed: it is rolled back, so that all who listen see the same end.
         """
+        end = self.num_prompt + len(self.records)
+        if final and self.known > end:
+            self.known = end
+            self._start_epoch()
         draft = self._send(None, final=final)
         if self._agrees:
             self.known = draft.end
@@ -141,6 +143,8 @@ class Ledger:
         draft = self._under_way.get((verdict.epoch, verdict.position))
         if draft is None or not _answers(verdict, draft, self.session):
             return None
+        sent_before = itertools.takewhile(lambda other: other is not draft, self._under_way.values())
+        self._overtaken |= {(before.epoch, before.position) for before in sent_before}
         del self._under_way[verdict.epoch, verdict.position]
         in_time = draft.doubt is not None and verdict.epoch == self.epoch
         if in_time:
@@ -150,8 +154,9 @@ class Ledger:
         if verdict.epoch == self.epoch:
             self._agrees, self._unconfirmed_end = True, 0
             self.epoch += verdict.outcome is Outcome.RECOVERED
+        self._enter_betas(draft, verdict)
         self._forget_covered_by(draft)
-        return Settled(draft, verdict, in_time=in_time, audited=self._enter_betas(draft, verdict))
+        return Settled(draft, verdict, in_time=in_time)
 
     def miss(self) -> None:
         """No verdict came in time: what was asked is no longer waited for, and the next draft starts anew."""
@@ -177,12 +182,24 @@ class Ledger:
     def _send(self, doubt: Doubt | None, *, final: bool) -> Draft:
         if self._unconfirmed_end:  # its draft had this epoch and position for its name
             self._start_epoch()
+        again = self._under_way.keys() if final else self._overtaken & self._under_way.keys()
+        if again and not self._asks:
+            self.known = min(self.known, *(self._under_way[name].position for name in again))
+            self._overtaken.clear()
+            self._start_epoch()
         run = self.records[self.known - self.num_prompt :]
         weights = tuple(WEIGHT_SUM if record.weight is None else record.weight for record in run)
         ids = tuple(record.token_id for record in run)
         draft = Draft(self.session, self.epoch, self.known, ids, weights, doubt, final)
         self._under_way[draft.epoch, draft.position] = draft
         return draft
+
+    @property
+    def _asks(self) -> bool:
+        """Whether a verdict is waited for: a new epoch would make it late."""
+        return any(
+            draft.doubt is not None and draft.epoch == self.epoch for draft in self._under_way.values()
+        )
 
     def _forget_covered_by(self, settled: Draft) -> None:
         """Wait no more for missed drafts whose tokens came again in the run of one that is settled now."""
@@ -192,18 +209,13 @@ class Ledger:
             if draft.epoch >= settled.epoch or draft.position < settled.position or draft.end > settled.end
         }
 
-    def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
+    def _enter_betas(self, draft: Draft, verdict: Verdict) -> None:
         """Give the run's tokens their betas, each once. A token in doubt has none until it is committed."""
-        audited: list[AuditedToken] = []
         records = self.records[draft.position - self.num_prompt :]
         betas = decode_betas(verdict.betas).tolist()
         for record, beta in zip(records, betas, strict=False):
-            if record.uncertainty is None or record.beta is not None:
-                continue
-            record.beta = beta
-            if record.origin is Origin.SKIPPED:
-                audited.append(AuditedToken(record.uncertainty, beta, skipped=True))
-        return audited
+            if record.uncertainty is not None and record.beta is None:
+                record.beta = beta
 
 
 def _answers(verdict: Verdict, draft: Draft, session: int) -> bool:

@@ -1,13 +1,17 @@
-"""Skip or ask. In: a token's uncertainty, and the audit of what was skipped. Out: the decision.
+"""Skip or ask. In: a token's uncertainty, and the books of the answer under way. Out: the decision.
 
-`FixedThreshold` stands here; a controller that moves the threshold by the audit has the same two methods.
+`FixedThreshold` stands here; the controller that moves the threshold by the audit has the same methods.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from edge_agent.ledger import AuditedToken
+from edge_agent.ledger import Record
+
+# Skipped tokens wait for company on their way to the audit, at most this many (docs/protocol.md).
+MAX_RUN_TOKENS = 64
 
 
 class Policy(Protocol):
@@ -17,22 +21,34 @@ class Policy(Protocol):
     def threshold(self) -> float:
         """The uncertainty above which a token is asked about, now."""
 
-    def skips(self, uncertainty: float) -> bool:
-        """Whether the draft token is kept without asking."""
+    @property
+    def max_run(self) -> int:
+        """How many tokens may wait before they are sent for their audit, now."""
 
-    def learn(self, audited: list[AuditedToken]) -> None:
-        """Take in what the audit says of tokens that were judged before."""
+    def follow(self, records: Sequence[Record]) -> None:
+        """An answer begins, and these are its books: read, never written, until it ends."""
+
+    def skips(self, uncertainty: float, *, structured: bool = False) -> bool:
+        """Whether the draft token is kept without asking; `structured`: a program reads the text."""
+
+    def end(self) -> None:
+        """The answer is over."""
 
 
 class FixedThreshold:
     """Skip what is at or under a threshold; below 0 nothing is."""
 
+    max_run = MAX_RUN_TOKENS
+
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
 
-    def skips(self, uncertainty: float) -> bool:
+    def follow(self, records: Sequence[Record]) -> None:
+        """A fixed threshold reads no books."""
+
+    def skips(self, uncertainty: float, *, structured: bool = False) -> bool:  # noqa: ARG002
         """Whether the draft token is kept without asking."""
         return uncertainty <= self.threshold
 
-    def learn(self, audited: list[AuditedToken]) -> None:
-        """A fixed threshold learns nothing."""
+    def end(self) -> None:
+        """A fixed threshold has nothing to remember."""

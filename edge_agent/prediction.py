@@ -6,10 +6,11 @@ softmax, which is also `q` unless top-k, top-p or min-p cut it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_agent.history import History
 from runtime.sampling import Indices, Logits, largest, shape, softmax
 from schemas.distribution import WEIGHT_SUM, Probabilities, TruncatedDistribution, one_hot, quantise
 from schemas.sampling import SamplingParameters
@@ -24,14 +25,14 @@ class Prediction:
 
     `tempered` is the plain softmax at the session's temperature, or at 1 for greedy sessions, whose `q` is
     one-hot and would tell a judge nothing. `q` is what the session's sampling parameters leave of it.
-    `previous_ids` are the last tokens before, the nearest last, for judges that look at them.
+    `history` is the text before, for judges that look at it.
     """
 
     logits: Logits
     tempered: Probabilities
     q: Probabilities
     greedy: bool
-    previous_ids: tuple[int, ...] = ()
+    history: History = field(default_factory=History)
 
     def truncated(self, k: int, least_share: float = LEAST_SHARE) -> TruncatedDistribution:
         """`q_hat`: `q` cut to its `k` likeliest tokens of at least `least_share`, and quantised.
@@ -46,7 +47,8 @@ class Prediction:
         return quantise(self.q[token_ids], token_ids)
 
 
-def predict(logits: Logits, parameters: SamplingParameters, previous_ids: tuple[int, ...] = ()) -> Prediction:
+def predict(logits: Logits, parameters: SamplingParameters, history: History | None = None) -> Prediction:
     """Turn logits into a prediction, in one pass over the vocabulary where no filter is set."""
     tempered = softmax(logits, 1.0 if parameters.greedy else parameters.temperature)
-    return Prediction(logits, tempered, shape(tempered, parameters), parameters.greedy, previous_ids)
+    q = shape(tempered, parameters)
+    return Prediction(logits, tempered, q, parameters.greedy, history or History())

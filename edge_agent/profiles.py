@@ -7,12 +7,15 @@ or a broken one on the broker, is left out with one line in the log, and the age
 from __future__ import annotations
 
 import logging
+import time
 
+from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Inbox
-from schemas.errors import WireError
-from schemas.messages import parse_message
+from schemas.errors import ConfigurationError, WireError
+from schemas.messages import VocabularyMark, parse_message
 from schemas.profile import Pair, Profile
 from schemas.topics import Topics
+from schemas.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -62,3 +65,28 @@ class ProfileShelf:
         if profile_id not in self._complained:
             self._complained.add(profile_id)
             logger.warning("%s; going on without it", why)
+
+
+def check_draft(profile: Profile, source: str, draft: str, draft_digest: str) -> None:
+    """Raise ConfigurationError where a profile is for another draft model; `source` is where it came from."""
+    mine = profile.pair.model_copy(update={"draft": draft, "draft_digest": draft_digest})
+    misfit = profile.misfit(mine)
+    if misfit is not None:
+        raise ConfigurationError(f"{source}: {misfit}")
+
+
+def pair_in_use(
+    directory: WorkerDirectory, draft: str, draft_digest: str, vocabulary: Vocabulary
+) -> Pair | None:
+    """The draft model and the target model of the worker that would be asked now; None without one."""
+    for worker in directory.ranked(time.monotonic()):
+        status = directory.status(worker)
+        if status is not None and status.model is not None and status.vocabulary is not None:
+            return Pair(
+                draft=draft,
+                draft_digest=draft_digest,
+                draft_vocabulary=VocabularyMark.of(vocabulary.fingerprint()),
+                target=status.model,
+                target_vocabulary=status.vocabulary,
+            )
+    return None

@@ -11,6 +11,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from edge_agent.truncation import ENTRY_BYTES
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
+from runtime.checkup.settings import CheckupSettings
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
 from schemas.messages import MAX_ANSWER_TOKENS
@@ -18,6 +19,7 @@ from schemas.profile import KRule, KRuleName, Profile
 from schemas.sampling import SamplingParameters, Temperature
 
 DEFAULT_FILE = Path("/etc/hunch/agent.toml")
+DEFAULT_STATE_DIR = Path("/var/lib/hunch/agent")
 
 
 class Mode(Enum):
@@ -53,6 +55,11 @@ class AgentSettings(HunchSettings):
         ge=-1,
         le=1,
         description="where the threshold starts that is moved to hold the risk; none: as the profile says",
+    )
+    state_dir: Path | None = Field(
+        None,
+        description="folder where the threshold is remembered over restarts; none: `run` takes "
+        f"{DEFAULT_STATE_DIR} where that is there, other commands remember nothing",
     )
     uncertainty: str | None = Field(
         None,
@@ -131,6 +138,12 @@ class AgentSettings(HunchSettings):
         )
 
 
+class RunSettings(AgentSettings):
+    """Wait for prompts on MQTT. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
+
+    check: bool = Field(False, description="say whether these settings work, without connecting, and end")
+
+
 class GenerateSettings(AgentSettings):
     """Answer one prompt and end. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
 
@@ -151,3 +164,9 @@ class CalibrateSettings(AgentSettings):
         60.0, gt=0, le=600, description="wait this long for a stretch of up to 97 audits, then give up"
     )
     positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")
+
+
+class DoctorSettings(CheckupSettings, AgentSettings):
+    """Check all that an agent needs. Flags override HUNCH_AGENT_… variables, which override the TOML file."""
+
+    model_config = SettingsConfigDict(env_prefix="HUNCH_AGENT_", cli_shortcuts={"as-json": "json"})

@@ -6,9 +6,14 @@ A character may span tokens, and a stop string may span more; what could still t
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 
 from edge_agent.ledger import Origin
+
+# JSON, or a tool call: JSON after a tag, as in `<tool_call>{"name": …`.
+_STRUCTURED = re.compile(r"\s*(<[^<>\s]{1,32}>\s*)?[\[{]")
+_BEGINNING_CHARS = 64
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,12 @@ class TextAssembler:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: list[Piece] = []
         self._last_origin = Origin.SKIPPED
+        self._beginning = ""
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether the text so far begins like JSON or a tool call, which a program will read."""
+        return _STRUCTURED.match(self._beginning) is not None
 
     def add(self, token_bytes: bytes, origin: Origin) -> list[Piece]:
         """The pieces that the token lets stand, in order; nothing once stopped."""
@@ -37,6 +48,7 @@ class TextAssembler:
         text = self._decoder.decode(token_bytes)
         if text:
             self._held.append(Piece(text, origin))
+            self._beginning += text[: _BEGINNING_CHARS - len(self._beginning)]
         held = "".join(piece.text for piece in self._held)
         found = [held.find(stop) for stop in self._stop if stop in held]
         if found:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.ledger import AuditedToken, Ledger, Settled
+from edge_agent.ledger import Ledger, Settled
 from edge_agent.placement import Placement
 from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Message
@@ -34,6 +34,8 @@ _MAX_PENDING = 512
 _NUM_SESSIONS = 128
 # A broken connection is noticed at least this often while waiting for a verdict.
 _LINK_CHECK_S = 0.05
+# Drafts and verdicts travel at QoS 0: what is waited for is sent again after this share of the timeout, so once.
+_AGAIN_AFTER = 0.5
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,13 @@ class Verifier:
         self._next_session = secrets.randbelow(_NUM_SESSIONS)
         self._session: _Session | None = None
         self._placement = Placement(directory)
-        self._learn: Callable[[list[AuditedToken]], None] = lambda _audited: None
         self._ledger: Ledger | None = None
         self._terms: SessionTerms | None = None
         self._asked: tuple[Doubt, float] | None = None
+        self._last_sent: Draft | None = None
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
+        self.num_refused = 0
 
     def wait_for_worker(self, timeout_s: float) -> bool:
         """Wait until there is someone to ask: at a start the retained status messages take a moment."""
@@ -105,9 +108,9 @@ class Verifier:
             self._hear_status(self._statuses.get(min(_LINK_CHECK_S, deadline_s - now)))
         return True
 
-    def begin(self, ledger: Ledger, terms: SessionTerms, learn: Callable[[list[AuditedToken]], None]) -> None:
-        """A new answer: open a session for it, without waiting. `learn` hears every audit."""
-        self._ledger, self._terms, self._learn = ledger, terms, learn
+    def begin(self, ledger: Ledger, terms: SessionTerms) -> None:
+        """A new answer: open a session for it, without waiting."""
+        self._ledger, self._terms = ledger, terms
         self._session, self._asked = None, None
         self._placement.choose_at_once()
         self.round_trips = RoundTrips()
@@ -133,6 +136,7 @@ class Verifier:
         """The verdict on what was asked; None if it does not come in time, and the worker is then suspect."""
         assert self._asked is not None
         _, asked_at_s = self._asked
+        again_at_s = asked_at_s + self._timeout_s * _AGAIN_AFTER
         while (left_s := asked_at_s + self._timeout_s - time.monotonic()) > 0:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             settled = None if message is None else self._take(message)
@@ -142,6 +146,7 @@ class Verifier:
                 return settled.verdict
             if self._session is None or not self._connection.connected:
                 break
+            again_at_s = self._send_again(again_at_s)
         self._miss()
         if self._session is not None and self._connection.connected:
             self._session.suspect_since_s = time.monotonic()
@@ -159,6 +164,7 @@ class Verifier:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
         self.poll()
         deadline_s = time.monotonic() + (self._timeout_s if wait else 0.0)
+        again_at_s = deadline_s - self._timeout_s * (1 - _AGAIN_AFTER)
         is_sent = False
         while self._can_send and self._ledger is not None:
             if not is_sent or self._ledger.num_pending > 0:  # the latter after a resync
@@ -169,7 +175,18 @@ class Verifier:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             if message is not None:
                 self._take(message)
+            again_at_s = self._send_again(again_at_s)
         self._session = self._ledger = self._terms = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a worker judges the answer under way, or the last one was judged to its end."""
+        return self._told[0] is not None
+
+    @property
+    def num_shared(self) -> int:
+        """Ids below this mean the same to all workers that could be asked."""
+        return self._directory.num_shared
 
     @property
     def _can_send(self) -> bool:
@@ -205,10 +222,7 @@ class Verifier:
             self._tell(self._session.worker, None)
         match frame:
             case Verdict():
-                settled = self._ledger.settle(frame)
-                if settled is not None:
-                    self._learn(settled.audited)
-                return settled
+                return self._ledger.settle(frame)
             case Ready():
                 pass  # a sign of life, which is all that it is for
             case Refused():
@@ -220,6 +234,7 @@ class Verifier:
     def _refused(self, reason: str) -> None:
         assert self._session is not None
         worker = self._session.worker
+        self.num_refused += 1
         if self._session.bodies is not self._plain:
             # Perhaps for the codebook, which a worker that has just started anew may lack: try without.
             self._declined.add((worker, self._session.boot))
@@ -311,6 +326,7 @@ class Verifier:
 
     def _send(self, draft: Draft) -> bool:
         assert self._session is not None
+        self._last_sent = draft
         topic = self._topics.draft(self._agent, self._session.worker)
         try:
             self._connection.publish(topic, codec.encode_draft(draft, self._session.bodies), alias=True)
@@ -319,6 +335,16 @@ class Verifier:
             self._tell(None, str(error))
             return False
         return True
+
+    def _send_again(self, at_s: float) -> float:
+        """Send what is waited for once more when that is due; returns when it is due next.
+
+        Either the draft was lost, or its verdict, which the worker then repeats (docs/protocol.md).
+        """
+        if time.monotonic() < at_s or not self._can_send or self._last_sent is None:
+            return at_s
+        self._send(self._last_sent)
+        return time.monotonic() + self._timeout_s * _AGAIN_AFTER
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""

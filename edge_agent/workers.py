@@ -29,6 +29,7 @@ class WorkerDirectory:
     def __init__(self, agent: str, vocabulary: Vocabulary) -> None:
         self._agent, self._vocabulary = agent, vocabulary
         self._seen: dict[str, _Seen] = {}
+        self.num_shared = vocabulary.num_tokens  # ids below this are known to all workers that fit
 
     @property
     def num_tokens(self) -> int:
@@ -41,6 +42,10 @@ class WorkerDirectory:
         if status.state is Presence.OFFLINE and seen and seen.status.boot != status.boot:
             return
         self._seen[worker] = _Seen(status, now_s)
+        shared = [self.shared_vocabulary(name) for name in self._seen]
+        sizes = [fingerprint.num_tokens for fingerprint in shared if fingerprint is not None]
+        # Whoever may judge the answer: it can move to another worker at any token.
+        self.num_shared = min([self.num_tokens, *sizes])
 
     def boot(self, worker: str) -> int | None:
         """The start that a worker is in; None while it is not known to be online."""
@@ -51,6 +56,10 @@ class WorkerDirectory:
         """What the worker said last of itself; None where nothing is known."""
         seen = self._seen.get(worker)
         return None if seen is None else seen.status
+
+    def online(self, now_s: float) -> list[str]:
+        """Who has given a recent sign of life, whatever its vocabulary."""
+        return sorted(name for name, seen in self._seen.items() if self._is_fresh(seen, now_s))
 
     def ranked(self, now_s: float) -> list[str]:
         """The workers to try, the best first: fresh, of our vocabulary, free ones before full ones."""
@@ -66,7 +75,7 @@ class WorkerDirectory:
 
     def why_none(self, now_s: float) -> str:
         """Why there is nobody to ask, in one line."""
-        online = {name: seen for name, seen in self._seen.items() if self._is_fresh(seen, now_s)}
+        online = {name: self._seen[name] for name in self.online(now_s)}
         if not online:
             return (
                 "no worker is online" if not self._seen else f"no sign of life from {', '.join(self._seen)}"

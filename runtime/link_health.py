@@ -32,6 +32,7 @@ class LinkHealth:
         self, address: BrokerAddress, backoff: Backoff, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.last_error: str | None = None  # None while connected
+        self.num_accepted = 0
         self._address = address
         self._backoff = backoff
         self._clock = clock
@@ -42,6 +43,7 @@ class LinkHealth:
 
     def accepted(self) -> None:
         """The broker has said yes."""
+        self.num_accepted += 1
         self.last_error = None
         self._refused = False
         self._accepted_at = self._clock()

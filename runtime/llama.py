@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_chat_format
 
-from schemas.errors import ConfigurationError, ModelError
+from schemas.errors import ConfigurationError, DownloadError, ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -70,18 +71,19 @@ class TokenTable:
 
 
 class Model:
-    """A GGUF file loaded by llama.cpp.
+    """A GGUF file loaded by llama.cpp; with `vocab_only` all of it but the weights, in a moment.
 
     Raises ConfigurationError where the file is missing or llama.cpp refuses it.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+    def __init__(self, path: Path, *, gpu_layers: int = 0, vocab_only: bool = False) -> None:
         if not path.is_file():
             raise ConfigurationError(f"model file {path} does not exist; give the path of a GGUF file")
         bridge = _log_bridge()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        self.path = path
+        params.vocab_only = vocab_only
+        self.path, self.vocab_only = path, vocab_only
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ConfigurationError(
@@ -94,6 +96,31 @@ class Model:
         self.bos: int | None = _token_or_none(llama_cpp.llama_vocab_bos(self._vocab))
         self.eos: int | None = _token_or_none(llama_cpp.llama_vocab_eos(self._vocab))
         self.name = self._metadata("general.name") or path.stem
+
+    @property
+    def size_bytes(self) -> int:
+        """The weights, all of them, in bytes."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the file says how a conversation is written."""
+        return self._metadata("tokenizer.chat_template") is not None
+
+    @property
+    def cell_bytes(self) -> int:
+        """What a context needs for one cell, in bytes: a key and a value of every layer, as 16-bit floats.
+
+        A little more than is needed for models that keep less in some layers.
+        """
+        heads = llama_cpp.llama_model_n_head_kv(self.handle)
+        usual = llama_cpp.llama_model_n_embd(self.handle) // max(1, llama_cpp.llama_model_n_head(self.handle))
+        architecture = self._metadata("general.architecture")
+        key, value = (
+            int(self._metadata(f"{architecture}.attention.{part}_length") or usual)
+            for part in ("key", "value")
+        )
+        return int(llama_cpp.llama_model_n_layer(self.handle) * heads * (key + value) * 2)
 
     def close(self) -> None:
         """Free the weights; contexts over them must be closed before."""
@@ -221,6 +248,7 @@ class Context:
     """A cache of evaluated tokens over one model, for up to `max_sequences` sequences."""
 
     def __init__(self, model: Model, options: ContextOptions) -> None:
+        assert not model.vocab_only, "there are no weights to evaluate with"
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.num_cells
         params.n_seq_max = options.max_sequences
@@ -305,6 +333,11 @@ class Context:
             targets.clear()
 
 
+def supports_gpu() -> bool:
+    """Whether this build of llama.cpp can put layers on a GPU, and there is one that it knows."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
 def quantize(source: Path, destination: Path, file_type: str, *, num_threads: int = 0) -> None:
     """Quantise a GGUF file with llama.cpp's own quantiser; `file_type` as llama.cpp names it, e.g. `Q4_K_M`.
 
@@ -323,6 +356,51 @@ def quantize(source: Path, destination: Path, file_type: str, *, num_threads: in
         != 0
     ):
         raise ModelError(f"llama.cpp cannot quantise {source}: {bridge.take_error('unknown reason')}")
+
+
+def download_from_hub(repository: str, pattern: str, cache: Path) -> Path:
+    """Download the one file of a model hub's repository that fits the pattern, by llama-cpp-python's own loader.
+
+    It goes on from what an earlier try has left in `cache`, and tries the vocabulary of what came. Returns the
+    file's path in the cache, `cache/models--OWNER--NAME/snapshots/COMMIT/PATH`: a link to a file that is named by
+    its checksum. Raises ConfigurationError for what is not there, DownloadError where the hub cannot be reached.
+    """
+    # Plain HTTP goes on where it broke off, as our tests see; the hub's Xet transfer is not tried.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    try:
+        from huggingface_hub.errors import (  # noqa: PLC0415  boards do without
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+        )
+    except ImportError as error:
+        raise ConfigurationError(
+            "a model hub needs the package huggingface-hub; install it: pip install 'huggingface-hub<1'"
+        ) from error
+    _log_bridge()
+    where = f"{repository} on the model hub"
+    try:
+        loaded = llama_cpp.Llama.from_pretrained(
+            repository, pattern, cache_dir=str(cache), vocab_only=True, verbose=False
+        )
+    except LocalEntryNotFoundError as error:  # it asks the hub first, so the hub has not answered
+        raise DownloadError(f"{where} cannot be reached; try again, it goes on from there") from error
+    except FileNotFoundError as error:  # no such repository, or one that asks for a login
+        raise ConfigurationError(f"{where}: not found; check its name, or log in (HF_TOKEN)") from error
+    except ValueError as error:  # a name that cannot be; no file that fits, or several; no whole GGUF file
+        raise ConfigurationError(f"{where}: {_first_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise DownloadError(f"{where}: {_first_line(error)}") from error
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+            raise  # a file of ours, not the network
+        raise DownloadError(f"{where}: the connection was lost; try again, it goes on from there") from error
+    path = Path(loaded.model_path)
+    loaded.close()
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _token_or_none(token_id: int) -> int | None:

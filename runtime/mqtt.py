@@ -128,6 +128,16 @@ class Connection:
         """Bytes received over all connections of this object, MQTT and TLS included; None where unknown."""
         return self._bytes.received
 
+    @property
+    def num_connects(self) -> int:
+        """How often the broker has accepted this connection."""
+        return self._health.num_accepted
+
+    @property
+    def num_dropped(self) -> int:
+        """Messages that full inboxes have dropped."""
+        return sum(inbox.num_dropped for inbox, _ in self._inboxes)
+
     def start(self) -> None:
         """Begin to connect, in the background, for as long as it takes."""
         self._client.connect_async(
@@ -174,6 +184,38 @@ class Connection:
             self._publish_acknowledged(Publication(topic, payload, qos, retain))
         else:
             self._publish_at_most_once(topic, payload, retain=retain, alias=alias)
+
+    def check_size(self, topic: str, payload: bytes) -> None:
+        """Raise PayloadTooLarge for what the broker would not take at QoS 1; sends nothing."""
+        self._limits.check(topic, payload, 1)
+
+    def publish_and_ask(self, topic: str, payload: bytes, timeout_s: float) -> str | None:
+        """Publish with QoS 1 and wait for what the broker says: None where it takes it, else its reason.
+
+        Slower than `publish`, and for one thread at a time: it is there to try rights. Raises LinkError where
+        nothing can be sent, or nothing is said in time.
+        """
+        self._limits.check(topic, payload, 1)
+        answers: dict[int, ReasonCode] = {}
+
+        def hear(
+            _client: paho.Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any
+        ) -> None:
+            with self._state:
+                answers[mid] = reason
+                self._state.notify_all()
+
+        self._client.on_publish = _surviving(hear)
+        try:
+            mid = self._publish_acknowledged(Publication(topic, payload, retain=False)).mid
+            with self._state:
+                if not self._state.wait_for(lambda: mid in answers or not self._connected, timeout_s):
+                    raise LinkError(f"broker {self.address} did not acknowledge a message on {topic}")
+            if mid not in answers:
+                raise Disconnected(self._no_link())
+        finally:
+            self._client.on_publish = None
+        return answers[mid].getName().lower() if answers[mid].is_failure else None
 
     def set_birth(self, birth: Publication) -> None:
         """Publish `birth` now, if connected, and at each CONNACK from now on."""
@@ -376,6 +418,7 @@ class Connection:
     ) -> None:
         with self._state:
             self._connected = False
+            self._state.notify_all()
             if not self._stopping:
                 by_broker = flags.is_disconnect_packet_from_server
                 goodbye = (reason.value, reason.getName()) if by_broker else None

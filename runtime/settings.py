@@ -144,12 +144,20 @@ class HunchSettings(BrokerSettings):
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads for llama.cpp"
     )
     gpu_layers: int = Field(0, ge=0, description="layers of the model to put on a GPU")
+    metrics_address: str | None = Field(
+        None, description="address and port where `run` shows its metrics to Prometheus; off: nowhere"
+    )
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _metrics_address_fits(cls, address: str | None) -> str | None:
+        return None if address in {None, "off"} else _as_value_error(_check_listener, address)
 
 
 def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Path) -> AnySettings:
     """Settings for a command. Raises ConfigurationError that names the setting at fault; --help exits."""
     prefix = str(cls.model_config["env_prefix"])
-    path = _config_file(argv, prefix, default_file)
+    path = config_file(argv, prefix, default_file)
 
     class Configured(cls):  # type: ignore[valid-type, misc]  # the file's name is read off the class
         model_config = SettingsConfigDict(toml_file=path)
@@ -179,8 +187,8 @@ def load(cls: type[AnySettings], argv: list[str], *, prog: str, default_file: Pa
     return settings
 
 
-def _config_file(argv: list[str], prefix: str, default_file: Path) -> Path | None:
-    """--config, then the environment, then the default file if there is one."""
+def config_file(argv: list[str], prefix: str, default_file: Path) -> Path | None:
+    """The TOML file to read: --config, then the environment, then the default file if there is one."""
     given = os.environ.get(f"{prefix}CONFIG") or None
     for index, word in enumerate(argv):
         if word == "--config" and index + 1 < len(argv):
@@ -225,6 +233,13 @@ def _as_value_error(check: Callable[[_Value], _Result], value: _Value) -> _Resul
         return check(value)
     except ConfigurationError as error:
         raise ValueError(str(error)) from error
+
+
+def _check_listener(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536:
+        return address
+    raise ConfigurationError(f"{address!r} is no address and port; write 127.0.0.1:9464, or off")
 
 
 def _without_user(broker: str) -> str:

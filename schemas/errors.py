@@ -3,6 +3,7 @@
 HunchError
 ├── ConfigurationError      bad settings, missing files: one line for the user, exit code 2
 ├── ModelError              llama.cpp could not load or run a model
+├── DownloadError           a model file could not be brought here now; trying again may help
 ├── LinkError               the broker could not be used
 │   ├── Disconnected        no connection at the moment
 │   └── PayloadTooLarge     larger than the broker takes; never handed to the network
@@ -30,6 +31,10 @@ class ConfigurationError(HunchError):
 
 class ModelError(HunchError):
     """llama.cpp could not load or run a model."""
+
+
+class DownloadError(HunchError):
+    """A model file could not be brought here now; what came is kept, and trying again may help."""
 
 
 class LinkError(HunchError):

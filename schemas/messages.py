@@ -51,8 +51,8 @@ class Presence(Enum):
 class VocabularyMark(Message):
     """A vocabulary's fingerprint: a hash (hex) over its first `num_tokens` tokens."""
 
-    num_tokens: int = Field(ge=1, le=MAX_TOKEN_ID + 1)
-    digest: str = Field(pattern=r"^[0-9a-f]{32}$")
+    num_tokens: int = Field(ge=1, le=MAX_TOKEN_ID + 1, description="how many tokens the digest covers")
+    digest: str = Field(pattern=r"^[0-9a-f]{32}$", description="BLAKE2b over them, 16 bytes in hex")
 
     @classmethod
     def of(cls, fingerprint: Fingerprint) -> VocabularyMark:
@@ -66,32 +66,34 @@ class VocabularyMark(Message):
 
 
 class AgentStatus(Message):
-    """`agents/{agent}/status`, retained."""
+    """`agents/{agent}/status`: whether an agent is there, and with what."""
 
-    state: Presence
+    state: Presence = Field(description="offline is the last will and the farewell")
     boot: Count = Field(
         description="grows with each start, so that a late will cannot mark a new process dead"
     )
-    version: str | None = None
-    model: str | None = None
+    version: str | None = Field(None, description="of Hunch")
+    model: str | None = Field(None, description="the draft model's name")
     worker: str | None = Field(None, description="the worker in use; none: answers are unverified")
     note: str | None = Field(None, description="why there is no worker, in one line")
 
 
 class WorkerStatus(Message):
-    """`workers/{worker}/status`, retained, sent again at every beat."""
+    """`workers/{worker}/status`: whether a worker is there, and with what; sent again at every beat."""
 
-    state: Presence
-    boot: Count
-    version: str | None = None
-    model: str | None = None
-    vocabulary: VocabularyMark | None = None
+    state: Presence = Field(description="offline is the last will and the farewell")
+    boot: Count = Field(description="grows with each start, as an agent's does")
+    version: str | None = Field(None, description="of Hunch")
+    model: str | None = Field(None, description="the target model's name")
+    vocabulary: VocabularyMark | None = Field(
+        None, description="fingerprint of all of the target model's tokens; none: no agent asks"
+    )
     beat_s: float = Field(
         5.0, gt=0, le=3600, description="seconds to the next status; three missed make it stale"
     )
-    sessions: Count = 0
-    max_sessions: Count = 0
-    n_ctx: Count = 0
+    sessions: Count = Field(0, description="sessions held now")
+    max_sessions: Count = Field(0, description="sessions held at most; then the longest idle one is evicted")
+    n_ctx: Count = Field(0, description="tokens that a session may hold")
     load: Share = Field(0.0, description="share of the time since the last beat spent in the target model")
     codebooks: tuple[CodebookDigest, ...] | None = Field(
         None, max_length=64, description="digests of the codebooks that an opening may name"
@@ -101,58 +103,92 @@ class WorkerStatus(Message):
 class Usage(Message):
     """What one answer was made of and what it cost."""
 
-    prompt_tokens: Count = 0
-    tokens: Count = 0
-    skipped: Count = 0
-    accepted: Count = 0
-    recovered: Count = 0
-    bonus: Count = 0
-    unverified: Count = 0
-    bytes_up: Count | None = Field(None, description="all bytes on the socket, MQTT included")
-    bytes_down: Count | None = None
-    seconds: float = Field(0.0, ge=0)
-    round_trip_median_ms: float | None = Field(None, ge=0)
-    round_trip_p99_ms: float | None = Field(None, ge=0)
+    prompt_tokens: Count = Field(0, description="tokens of the prompt")
+    tokens: Count = Field(0, description="tokens of the answer: the sum of the next five")
+    skipped: Count = Field(0, description="kept without asking")
+    accepted: Count = Field(0, description="asked about and kept")
+    recovered: Count = Field(0, description="asked about and replaced by the target model's")
+    bonus: Count = Field(0, description="given by the target model on top of an accepted one")
+    unverified: Count = Field(0, description="kept because no verdict came, or nobody could be asked")
+    bytes_up: Count | None = Field(None, description="sent on the socket meanwhile, MQTT and TLS included")
+    bytes_down: Count | None = Field(None, description="received on the socket meanwhile")
+    seconds: float = Field(0.0, ge=0, description="from the prompt's tokens to the last one of the answer")
+    round_trip_median_ms: float | None = Field(
+        None, ge=0, description="from asking to the verdict; none: no verdict came"
+    )
+    round_trip_p99_ms: float | None = Field(None, ge=0, description="the same, 99 % were faster")
     audited: Count = Field(0, description="skipped tokens whose rejection probability came back")
     divergence: float | None = Field(
         None, ge=0, description="audited mean of skip * beta a token, unverified tokens not counted"
     )
+    divergence_margin: float | None = Field(
+        None, ge=0, description="half the width of the divergence's 95 % confidence interval"
+    )
+
+    @property
+    def num_judged(self) -> int:
+        """Tokens that the divergence is a mean over: all but unverified ones and unaudited skips."""
+        return max(0, self.tokens - self.unverified - self.skipped + self.audited)
+
+
+class RecentFigures(Message):
+    """The last 2,000 tokens of an agent, or fewer where it has not said so many; shares are of all of them."""
+
+    tokens: Count = Field(0, description="how many these are")
+    skip_share: Share = Field(0.0, description="kept on the board without asking")
+    unverified_share: Share = Field(0.0, description="kept because no verdict came in time")
+    divergence: float | None = Field(None, ge=0, description="as in a usage")
+    divergence_margin: float | None = Field(None, ge=0, description="as in a usage")
 
 
 class AgentMetrics(Message):
-    """`agents/{agent}/metrics`: after each answer."""
+    """`agents/{agent}/metrics`: what answers came to, as often as a share of the bytes allows."""
 
-    request_id: str
+    request_id: str = Field(description="of the last answer that is summed up here")
+    answers: int = Field(1, ge=1, le=MAX_JSON_INTEGER, description="answers whose usage is summed up")
     risk: float | None = Field(None, description="the divergence allowed; none: a fixed threshold is set")
     threshold: float = Field(description="uncertainty above which a token is asked about")
-    usage: Usage
+    usage: Usage = Field(description="of these answers together")
+    recent: RecentFigures | None = Field(None, description="over the agent's answers since its start")
 
 
 class WorkerMetrics(Message):
     """`workers/{worker}/metrics`: at a slow beat, counted since the start."""
 
-    drafts: Count = 0
-    accepted: Count = 0
-    recovered: Count = 0
-    audited_tokens: Count = 0
-    target_tokens: Count = 0
-    target_passes: Count = 0
-    opened: Count = 0
-    evicted: Count = 0
-    resynced: Count = 0
-    refused: Count = 0
+    drafts: Count = Field(0, description="drafts judged, those sent for their audit alone included")
+    accepted: Count = Field(0, description="tokens in doubt that were kept")
+    recovered: Count = Field(0, description="tokens in doubt that were replaced")
+    audited_tokens: Count = Field(0, description="tokens of runs whose rejection probability was sent back")
+    target_tokens: Count = Field(0, description="tokens that went through the target model")
+    target_passes: Count = Field(0, description="passes of the target model that they took")
+    opened: Count = Field(0, description="sessions opened")
+    evicted: Count = Field(0, description="sessions evicted for others")
+    resynced: Count = Field(0, description="drafts that did not follow on what was known")
+    refused: Count = Field(0, description="sessions or drafts refused, with a reason")
     dropped: dict[str, Count] = Field(default_factory=dict, description="messages not taken, by reason")
 
 
 class ChatMessage(Message):
     """One turn of a conversation; the roles are those of the model's chat template."""
 
-    role: str = Field(min_length=1, max_length=32)
-    content: str
+    role: str = Field(min_length=1, max_length=32, description="`user`, `assistant`, `system` as a rule")
+    content: str = Field(description="what was said")
 
 
 class Prompt(Message):
     """`agents/{agent}/prompt`: a question, as plain text or as the turns of a conversation."""
+
+    # What `_one_question` checks, for those who read the JSON Schema alone.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ],
+            "if": {"required": ["raw"], "properties": {"raw": {"const": True}}},
+            "then": {"required": ["text"], "properties": {"text": {"type": "string"}}},
+        }
+    )
 
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="names the completion's topic")
     text: str | None = Field(None, description="one user turn")
@@ -161,9 +197,11 @@ class Prompt(Message):
         None, fail_fast=True, min_length=1, max_length=MAX_TURNS, description="all turns; instead of `text`"
     )
     raw: bool = Field(False, description="continue `text` itself instead of answering it as a chat")
-    max_tokens: int | None = Field(None, ge=1, le=MAX_ANSWER_TOKENS)
+    max_tokens: int | None = Field(
+        None, ge=1, le=MAX_ANSWER_TOKENS, description="tokens the answer may have; none: as the agent is set"
+    )
     sampling: SamplingParameters | None = Field(None, description="instead of the agent's own")
-    seed: int | None = Field(None, ge=0, lt=2**64)
+    seed: int | None = Field(None, ge=0, lt=2**64, description="makes the answer repeatable")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None, fail_fast=True, max_length=16, description="strings that end the answer; not part of it"
     )
@@ -181,10 +219,12 @@ class Completion(Message):
     """`agents/{agent}/completion/{id}`: a piece of the answer; the last one says why it ended."""
 
     index: Count = Field(description="0, 1, 2, …: a gap means a lost piece")
-    text: str = ""
-    finish_reason: Literal["stop", "length", "error"] | None = None
-    error: str | None = None
-    usage: Usage | None = None
+    text: str = Field("", description="what follows on the piece before")
+    finish_reason: Literal["stop", "length", "error"] | None = Field(
+        None, description="why the answer ended; none: more is to come"
+    )
+    error: str | None = Field(None, description="what went wrong, in one line, where that is the reason")
+    usage: Usage | None = Field(None, description="what the answer was made of; on the last piece")
 
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)

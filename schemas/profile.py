@@ -35,11 +35,11 @@ Thousandths = Annotated[int, Field(ge=-1000, le=1000)]
 class Pair(Message):
     """Which two models: their names, the draft model's file by content, both vocabularies."""
 
-    draft: str
-    draft_digest: Digest
-    draft_vocabulary: VocabularyMark
-    target: str
-    target_vocabulary: VocabularyMark
+    draft: str = Field(description="the draft model's name")
+    draft_digest: Digest = Field(description="the draft model's file by content")
+    draft_vocabulary: VocabularyMark = Field(description="of all of the draft model's tokens")
+    target: str = Field(description="the target model's name")
+    target_vocabulary: VocabularyMark = Field(description="of all of the target model's tokens")
 
     @property
     def id(self) -> str:
@@ -56,18 +56,20 @@ class Pair(Message):
 class StartingThreshold(Message):
     """The threshold that costs `risk` on the held-out part, and the share of tokens that it skips."""
 
-    risk: Share
-    threshold: float = Field(ge=-1, le=1)
-    skipped: Share
+    risk: Share = Field(description="divergence a token, audited")
+    threshold: float = Field(ge=-1, le=1, description="uncertainty above which a token is asked about")
+    skipped: Share = Field(description="share of tokens that are not asked about")
 
 
 class EstimatorReport(Message):
     """How well an estimator predicts rejection on the held-out part."""
 
-    name: str
-    auroc: Share
-    correlation: float = Field(ge=-1.000001, le=1.000001)
-    thresholds: tuple[StartingThreshold, ...] = Field(min_length=1, max_length=64)
+    name: str = Field(description="the estimator, as `--uncertainty` takes it")
+    auroc: Share = Field(description="how well it ranks rejections: 0.5 is chance, 1 perfect")
+    correlation: float = Field(ge=-1.000001, le=1.000001, description="of `u` and `beta`")
+    thresholds: tuple[StartingThreshold, ...] = Field(
+        min_length=1, max_length=64, description="where to start, by risk"
+    )
 
 
 class LinearFit(Message):
@@ -76,17 +78,19 @@ class LinearFit(Message):
     None: the line is flat or falls, so that no threshold follows from it.
     """
 
-    slope: float
-    intercept: float
-    risk_averse: float | None = None
-    risk_prone: float | None = None
+    slope: float = Field(description="the paper's a")
+    intercept: float = Field(description="the paper's b")
+    risk_averse: float | None = Field(
+        None, description="threshold below which the line promises no rejection"
+    )
+    risk_prone: float | None = Field(None, description="the paper's higher threshold")
 
 
 class ResidualTable(Message):
     """What a token's identity adds: keys, ascending, and the mean of `beta` less its estimate, in thousandths."""
 
-    keys: tuple[Key, ...] = Field(max_length=MAX_TABLE_ENTRIES)
-    thousandths: tuple[Thousandths, ...] = Field(max_length=MAX_TABLE_ENTRIES)
+    keys: tuple[Key, ...] = Field(max_length=MAX_TABLE_ENTRIES, description="token ids, or two in one number")
+    thousandths: tuple[Thousandths, ...] = Field(max_length=MAX_TABLE_ENTRIES, description="one for each key")
 
     @model_validator(mode="after")
     def _columns_match(self) -> ResidualTable:
@@ -98,15 +102,15 @@ class ResidualTable(Message):
 class LearnedModel(Message):
     """A logistic model of `beta`: `features` by name, each less its mean and over its scale, times its weight."""
 
-    features: tuple[str, ...] = Field(max_length=64)
-    means: tuple[float, ...]
-    scales: tuple[Annotated[float, Field(gt=0)], ...]
-    weights: tuple[float, ...]
-    intercept: float
-    draft_token: ResidualTable
-    previous_token: ResidualTable
-    one_before: ResidualTable
-    pair: ResidualTable
+    features: tuple[str, ...] = Field(max_length=64, description="their names")
+    means: tuple[float, ...] = Field(description="one for each feature")
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="one for each feature")
+    weights: tuple[float, ...] = Field(description="one for each feature")
+    intercept: float = Field(description="added to the weighted sum")
+    draft_token: ResidualTable = Field(description="by the draft token")
+    previous_token: ResidualTable = Field(description="by the token before it")
+    one_before: ResidualTable = Field(description="by the token before that")
+    pair: ResidualTable = Field(description="by the draft token and the one before it")
 
     @model_validator(mode="after")
     def _columns_match(self) -> LearnedModel:
@@ -118,8 +122,8 @@ class LearnedModel(Message):
 class KRule(Message):
     """How many tokens of a distribution are sent: a rule by name, at most `k`, and what else it needs."""
 
-    name: KRuleName
-    k: int = Field(ge=1, le=MAX_K)
+    name: KRuleName = Field(description="which rule")
+    k: int = Field(ge=1, le=MAX_K, description="tokens that are sent, at most")
     least_share: Share = Field(0.0, description="share of the probability worth sending; for the rule cost")
     max_left_out: Share = Field(0.0, description="probability that may be left out; for the cu-hlm rules")
 
@@ -127,9 +131,9 @@ class KRule(Message):
 class KRuleReport(Message):
     """What a rule came to on the held-out part."""
 
-    rule: KRule
+    rule: KRule = Field(description="which one")
     skipped: Share = Field(description="tokens kept without asking; what follows is of the others")
-    mean_k: float = Field(ge=1)
+    mean_k: float = Field(ge=1, description="tokens that were sent, on average")
     frame_bytes: float = Field(ge=0, description="mean size of a whole frame, its run included")
     rejected: Share = Field(description="mean rejection probability")
     cost: float = Field(
@@ -138,19 +142,19 @@ class KRuleReport(Message):
 
 
 class Profile(Message):
-    """`profiles/{id}`, retained: all that calibration found out about a pair."""
+    """`profiles/{id}`: all that calibration found out about a pair."""
 
-    version: Literal[1] = 1
-    pair: Pair
-    sampling: SamplingParameters
+    version: Literal[1] = Field(1, description="of this form")
+    pair: Pair = Field(description="which two models")
+    sampling: SamplingParameters = Field(description="what was calibrated with")
     k: int = Field(ge=1, le=MAX_K, description="tokens of a distribution that were sent, at most")
     fitted: Count = Field(description="positions that the fits saw")
     held_out: Count = Field(description="positions that the figures are from")
-    mean_beta: Share
-    estimators: tuple[EstimatorReport, ...] = Field(min_length=1, max_length=32)
-    default_estimator: str
-    linear: LinearFit
-    learned: LearnedModel
+    mean_beta: Share = Field(description="what skipping everything would cost")
+    estimators: tuple[EstimatorReport, ...] = Field(min_length=1, max_length=32, description="all measured")
+    default_estimator: str = Field(description="the one that predicts rejection best")
+    linear: LinearFit = Field(description="the paper's own")
+    learned: LearnedModel = Field(description="the learned estimator")
     k_rule: KRule | None = Field(None, description="the rule of the least cost; agents follow it")
     k_rules: tuple[KRuleReport, ...] = Field(
         (), max_length=64, description="what it and others came to, those of CU-HLM among them"

@@ -20,7 +20,12 @@ def _zero_or_not_tiny(temperature: float) -> float:
     return temperature
 
 
-Temperature = Annotated[float, Field(ge=0, le=10), AfterValidator(_zero_or_not_tiny)]
+_NOT_TINY = {
+    "not": {"exclusiveMinimum": 0, "exclusiveMaximum": _LEAST_TEMPERATURE}
+}  # the same as JSON Schema
+Temperature = Annotated[
+    float, Field(ge=0, le=10, json_schema_extra=_NOT_TINY), AfterValidator(_zero_or_not_tiny)
+]
 
 
 class SamplingParameters(BaseModel):

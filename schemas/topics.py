@@ -36,12 +36,15 @@ class TopicKind(Enum):
 
 
 class Role(Enum):
-    """Who a broker user is. A client asks an agent over MQTT; an operator watches everything."""
+    """Who a broker user is. A client asks an agent over MQTT; an operator watches everything; a home's software
+    shows agents and workers as devices (see `schemas.home_assistant`).
+    """
 
     AGENT = "agent"
     WORKER = "worker"
     CLIENT = "client"
     OPERATOR = "operator"
+    HOME_ASSISTANT = "home-assistant"
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,19 @@ class TopicRule:
     payload: str
 
 
-_A, _W, _C, _O = Role.AGENT, Role.WORKER, Role.CLIENT, Role.OPERATOR
+_A, _W, _C, _O, _H = Role.AGENT, Role.WORKER, Role.CLIENT, Role.OPERATOR, Role.HOME_ASSISTANT
 _K = TopicKind
 
 TOPIC_RULES: tuple[TopicRule, ...] = (
-    TopicRule(_K.AGENT_STATUS, "agents/{agent}/status", (_A,), (_W, _C, _O), True, 1, "AgentStatus"),
+    TopicRule(_K.AGENT_STATUS, "agents/{agent}/status", (_A,), (_W, _C, _O, _H), True, 1, "AgentStatus"),
     TopicRule(_K.OPEN, "agents/{agent}/open/{worker}", (_A,), (_W, _O), False, 1, "Open"),
     TopicRule(_K.DRAFT, "agents/{agent}/draft/{worker}", (_A,), (_W, _O), False, 0, "Draft"),
     TopicRule(_K.VERDICT, "agents/{agent}/verdict", (_W,), (_A, _O), False, 0, "Verdict"),
-    TopicRule(_K.AGENT_METRICS, "agents/{agent}/metrics", (_A,), (_O,), False, 0, "AgentMetrics"),
+    TopicRule(_K.AGENT_METRICS, "agents/{agent}/metrics", (_A,), (_O, _H), False, 0, "AgentMetrics"),
     TopicRule(_K.PROMPT, "agents/{agent}/prompt", (_C,), (_A, _O), False, 1, "Prompt"),
     TopicRule(_K.COMPLETION, "agents/{agent}/completion/{id}", (_A,), (_C, _O), False, 1, "Completion"),
-    TopicRule(_K.WORKER_STATUS, "workers/{worker}/status", (_W,), (_A, _O), True, 1, "WorkerStatus"),
-    TopicRule(_K.WORKER_METRICS, "workers/{worker}/metrics", (_W,), (_O,), False, 0, "WorkerMetrics"),
+    TopicRule(_K.WORKER_STATUS, "workers/{worker}/status", (_W,), (_A, _O, _H), True, 1, "WorkerStatus"),
+    TopicRule(_K.WORKER_METRICS, "workers/{worker}/metrics", (_W,), (_O, _H), False, 0, "WorkerMetrics"),
     TopicRule(_K.PROFILE, "profiles/{id}", (_W,), (_A, _W, _O), True, 1, "Profile"),
 )
 

@@ -20,6 +20,8 @@ USERS: Mapping[str, Role] = {
     "worker-2": Role.WORKER,
     "client-1": Role.CLIENT,
     "operator-1": Role.OPERATOR,
+    "home-1": Role.HOME_ASSISTANT,
+    "home-2": Role.HOME_ASSISTANT,
 }
 
 # A busy machine may take long over one example; pytest's own timeout catches what hangs.

@@ -39,6 +39,7 @@ class Plan:
 
     The first `num_tokens` ids are the vocabulary, the control tokens last; what follows up to `num_padded` are
     unused ones, as in files whose embedding was rounded up. `filler` begins the tokens that no text leads to.
+    Of those, the first `num_added` are words nonetheless, as in models that were taught some later.
     `drift` is how far the weights are from those of the same seed. From `tempting_from` on, the output rows are
     so large that an unused token would be the likeliest everywhere.
     """
@@ -50,6 +51,7 @@ class Plan:
     seed: int = 1
     drift: float = 0.0
     tempting_from: int | None = None
+    num_added: int = 0
 
 
 def write_gguf(path: Path, plan: Plan) -> Path:
@@ -83,14 +85,16 @@ def _add_vocabulary(writer: Any, plan: Plan) -> None:
     kinds = gguf.TokenType
     words = [*_byte_characters(), *(merge.replace(" ", "") for merge in _MERGES)]
     words += [f"{plan.filler}{index}" for index in range(len(words), plan.num_tokens - len(_CONTROL))]
-    padding = [f"[PAD{index}]" for index in range(plan.num_tokens, plan.num_padded)]
+    num_meant = plan.num_tokens + plan.num_added
+    added = [f"{plan.filler}{index}" for index in range(plan.num_tokens, num_meant)]
+    padding = [f"[PAD{index}]" for index in range(num_meant, plan.num_padded)]
     writer.add_vocab_size(plan.num_padded)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*words, *_CONTROL, *padding])
-    writer.add_token_types(
-        [kinds.NORMAL] * len(words) + [kinds.CONTROL] * len(_CONTROL) + [kinds.UNUSED] * len(padding)
-    )
+    writer.add_token_list([*words, *_CONTROL, *added, *padding])
+    types = [kinds.NORMAL] * len(words) + [kinds.CONTROL] * len(_CONTROL)
+    types += [kinds.NORMAL] * len(added) + [kinds.UNUSED] * len(padding)
+    writer.add_token_types(types)
     writer.add_token_merges(list(_MERGES))
     writer.add_eos_token_id(plan.num_tokens - 1)
     writer.add_add_bos_token(False)

@@ -17,8 +17,8 @@ from scipy.stats import chi2, chisquare
 from cloud_broker_worker.baselines import fill_uniformly, judge_as_published
 from cloud_broker_worker.sessions import SessionTable
 from cloud_broker_worker.verification import judge
-from edge_agent.controller import RiskController
-from edge_agent.ledger import AuditedToken, Ledger, Origin
+from edge_agent.controller import MAX_DEBT, RiskController
+from edge_agent.ledger import Ledger, Origin
 from edge_agent.policy import FixedThreshold, Policy
 from edge_agent.prediction import Prediction, predict
 from edge_agent.usage import summarise
@@ -215,6 +215,7 @@ class Answering:
         self.ledger = Ledger([1, 2, 3])
         opening = Open(1, Fingerprint(VOCAB, bytes(16)), self.parameters, 0, 90_000, (1, 2, 3))
         assert self.ledger.open(1) == [1, 2, 3]
+        self.policy.follow(self.ledger.records)
         self.table.open("agent-1", opening, set())
         self.contexts: list[Context] = []
         self.variations: list[float] = []
@@ -235,11 +236,10 @@ class Answering:
         self.variations.append(self.variation(prediction, context))
         if self.policy.skips(uncertainty):
             self.ledger.commit(drawn.token_id, Origin.SKIPPED, draft=drawn, uncertainty=uncertainty)
-            if self.ledger.num_pending >= 64:
+            if self.ledger.num_pending >= self.policy.max_run:
                 self.exchange(self.ledger.audit(final=False))
             return
         verdict = self.exchange(self.ledger.ask(Doubt(q_hat, drawn.index, 1000)))
-        self.policy.learn([AuditedToken(uncertainty, 1.0, skipped=False)])
         self.obey(verdict, drawn, uncertainty)
 
     def obey(self, verdict: Verdict, drawn: DraftToken, uncertainty: float) -> None:
@@ -272,9 +272,7 @@ class Answering:
         self.table.judged(work, verdict)
         sent = codec.decode_worker_frame(codec.encode_worker_frame(verdict))
         assert isinstance(sent, Verdict)
-        settled = self.ledger.settle(sent)
-        assert settled is not None
-        self.policy.learn(settled.audited)
+        assert self.ledger.settle(sent) is not None
         return sent
 
 
@@ -301,7 +299,7 @@ def test_the_audit_reports_the_true_total_variation(policy: Policy) -> None:
     assert truth > 0.005  # else there would be nothing to find
     assert abs(usage.divergence - truth) < 4 * standard_error
     if isinstance(policy, RiskController):
-        assert usage.divergence <= policy.risk + (1 + 0.1 * 64) / (0.1 * len(losses))
+        assert usage.divergence <= policy.risk + MAX_DEBT / len(losses)
 
 
 class LossyAnswering(Answering):

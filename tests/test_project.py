@@ -55,6 +55,7 @@ IMPORTING_FUNCTIONS = {"importlib.import_module", "__import__"}
 ONLY_DOOR = {
     "paho": Path("runtime/mqtt.py"),
     "llama_cpp": Path("runtime/llama.py"),
+    "prometheus_client": Path("runtime/exposition.py"),
     "cryptography": Path("cloud_broker_worker/provision/authority.py"),
 }
 

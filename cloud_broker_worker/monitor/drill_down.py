@@ -87,7 +87,8 @@ def _account(view: AgentView) -> list[RenderableType]:
         lines += [_legend(view.trace), *_differences(view.trace)]
     if view.recent:
         metrics = view.recent[-1]
-        over = f"over the last {len(view.recent)} answers" if len(view.recent) > 1 else "over one answer"
+        num_answers = sum(each.answers for each in view.recent) + len(view.unreported)
+        over = f"over the last {num_answers} answers" if num_answers > 1 else "over one answer"
         risk = "a fixed threshold" if metrics.risk is None else f"risk {metrics.risk:g}"
         lines.append(Text(f"{over}, {risk}, threshold now {metrics.threshold:.3f}:", "dim"))
         lines += figures_lines(view.figures)

@@ -33,7 +33,7 @@ def figures(usages: Sequence[Usage], under_way: Mapping[Origin, int]) -> Figures
     recovered = sum(usage.recovered for usage in usages) + under_way.get(Origin.RECOVERED, 0)
     unverified = sum(usage.unverified for usage in usages) + under_way.get(Origin.UNVERIFIED, 0)
     tokens = sum(usage.tokens for usage in usages) + sum(under_way.values())
-    audited = [(usage.divergence, num_judged(usage)) for usage in usages if usage.divergence is not None]
+    audited = [(usage.divergence, usage.num_judged) for usage in usages if usage.divergence is not None]
     judged = sum(count for _, count in audited)
     medians = [usage.round_trip_median_ms for usage in usages if usage.round_trip_median_ms is not None]
     p99s = [usage.round_trip_p99_ms for usage in usages if usage.round_trip_p99_ms is not None]
@@ -49,11 +49,6 @@ def figures(usages: Sequence[Usage], under_way: Mapping[Origin, int]) -> Figures
         round_trip_median_ms=median(medians) if medians else None,
         round_trip_p99_ms=max(p99s, default=None),
     )
-
-
-def num_judged(usage: Usage) -> int:
-    """Tokens that an answer's divergence is a mean over: all but unverified ones and unaudited skips."""
-    return max(0, usage.tokens - usage.unverified - usage.skipped + usage.audited)
 
 
 def _share(part: int, whole: int) -> float | None:

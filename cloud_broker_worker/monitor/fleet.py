@@ -30,8 +30,10 @@ from schemas.messages import (
 
 MAX_AGENTS = 4096
 MAX_WORKERS = 256
-# Answers that an agent's figures are over.
-MAX_ANSWERS = 64
+# Reports of an agent that its figures are over; each tells of one answer or of several.
+MAX_REPORTS = 64
+# Answers that were heard since the last report; a report comes long before.
+_MAX_UNREPORTED = 1024
 # Beats that a worker may miss before it counts as stale, as agents see it (schemas.messages.WorkerStatus).
 _BEATS_MISSED = 3
 _MAX_COMPLETION_CHARS = 8192
@@ -43,11 +45,18 @@ _FROM_OTHERS = (Prompt, Verdict, Ready, Refused, Resync)
 
 @dataclass(frozen=True)
 class AnswerEnded:
-    """An agent has finished an answer; `trace` is what was heard of it, if anything was."""
+    """An agent has finished an answer, as its frames tell."""
+
+    agent: str
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class Reported:
+    """An agent has said what its answers since its last report came to."""
 
     agent: str
     metrics: AgentMetrics
-    trace: Trace | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Went:
         return self.name if self.kind == "agent" else None
 
 
-Event = AnswerEnded | Came | Went
+Event = AnswerEnded | Reported | Came | Went
 
 
 @dataclass
@@ -88,8 +97,9 @@ class AgentView:
     tokens: Rate
     status: AgentStatus | None = None
     trace: Trace | None = None
-    recent: deque[AgentMetrics] = field(default_factory=lambda: deque(maxlen=MAX_ANSWERS))
-    num_answers: int = 0
+    recent: deque[AgentMetrics] = field(default_factory=lambda: deque(maxlen=MAX_REPORTS))
+    unreported: deque[Usage] = field(default_factory=lambda: deque(maxlen=_MAX_UNREPORTED))
+    num_reported: int = 0
     question: str | None = None
     completion: str = ""
 
@@ -104,9 +114,14 @@ class AgentView:
         return self.trace is not None and not self.trace.ended
 
     @property
+    def num_answers(self) -> int:
+        """Answers that it has reported, and those heard since."""
+        return self.num_reported + len(self.unreported)
+
+    @property
     def usages(self) -> list[Usage]:
-        """The usages of its last answers."""
-        return [metrics.usage for metrics in self.recent]
+        """What its last answers came to: as it said, and since then as far as the frames tell."""
+        return [*(metrics.usage for metrics in self.recent), *self.unreported]
 
     @property
     def figures(self) -> Figures:
@@ -193,14 +208,17 @@ class Fleet:
             case AgentStatus():
                 yield from self._hear_agent_status(agent, content)
             case AgentMetrics():
-                yield self._end_answer(agent, content, now_s)
+                yield from self._hear_report(agent, content, now_s)
             case Open() if worker is not None:
                 if agent.trace is None or not agent.trace.reopen(content, worker):
+                    yield from _end_answer(agent)
                     agent.trace = Trace.opened(content, worker)
             case Draft() if worker is not None:
                 self._hear_draft(agent, worker, content, now_s)
             case Verdict() | Ready() | Refused() | Resync():
                 self._hear_reply(agent, content, now_s)
+                if agent.trace is not None and agent.trace.is_complete:
+                    yield from _end_answer(agent)
             case Prompt():
                 agent.question, agent.completion = _question(content), ""
             case Completion():
@@ -216,8 +234,7 @@ class Fleet:
         event = _presence_event("agent", agent.name, agent.status, status)
         agent.status = status
         if event is not None:
-            if agent.trace is not None and not agent.trace.ended:
-                agent.trace.end(None)
+            yield from _end_answer(agent)
             yield event
 
     def _hear_draft(self, agent: AgentView, worker: str, draft: Draft, now_s: float) -> None:
@@ -246,15 +263,17 @@ class Fleet:
         agent.trace.verdict(reply)
         agent.tokens.add(now_s, max(0, agent.trace.num_settled - before))
 
-    def _end_answer(self, agent: AgentView, metrics: AgentMetrics, now_s: float) -> AnswerEnded:
-        trace = agent.trace if agent.is_answering else None
-        num_heard = 0 if trace is None else trace.num_settled
+    def _hear_report(self, agent: AgentView, metrics: AgentMetrics, now_s: float) -> Iterable[Event]:
+        """It comes after the end of the last answer that it tells of, and settles what frames left open."""
+        yield from _end_answer(agent)
+        num_heard = sum(usage.tokens for usage in agent.unreported)
         agent.tokens.add(now_s, max(0, metrics.usage.tokens - num_heard))  # those that no frame told
+        if metrics.answers == 1 and agent.trace is not None and agent.trace.usage is None:
+            agent.trace.settle(metrics.usage)
+        agent.unreported.clear()
         agent.recent.append(metrics)
-        agent.num_answers += 1
-        if trace is not None:
-            trace.end(metrics.usage)
-        return AnswerEnded(agent.name, metrics, trace)
+        agent.num_reported += metrics.answers
+        yield Reported(agent.name, metrics)
 
     # ------------------------------------------------------------------------------------------ workers
 
@@ -294,6 +313,14 @@ class Fleet:
             self.workers.popitem(last=False)
             self.num_forgotten += 1
         return view
+
+
+def _end_answer(agent: AgentView) -> Iterable[Event]:
+    """The answer under way, if there is one, is over."""
+    if agent.trace is not None and not agent.trace.ended:
+        agent.trace.end()
+        agent.unreported.append(agent.trace.heard)
+        yield AnswerEnded(agent.name, agent.trace)
 
 
 def _presence_event(

@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cloud_broker_worker.monitor.fleet import AgentView, AnswerEnded, Came, Event, Fleet, WorkerView
+from cloud_broker_worker.monitor.fleet import AgentView, AnswerEnded, Came, Event, Fleet, Reported, WorkerView
 from cloud_broker_worker.monitor.printable import printable
 from cloud_broker_worker.monitor.trace import Origin, Trace
 from cloud_broker_worker.monitor.warn import Warned, warnings
 from cloud_broker_worker.monitor.words import Vocabulary, answer_pieces, marked
-from schemas.messages import Usage
+from schemas.messages import AgentMetrics, Usage
 
 
 def event_line(event: Event, vocabulary: Vocabulary | None, *, with_text: bool) -> str:
     """One event as a line; `with_text` adds an answer's text, each token with the mark of its origin."""
     if isinstance(event, AnswerEnded):
-        line = f"answer   {event.agent}  {printable(event.metrics.request_id)}: {_usage_line(event.metrics.usage)}"
-        if with_text and event.trace is not None:
+        line = f"answer   {event.agent}  {_usage_line(event.trace.heard)}"
+        if with_text:
             line += f"\n         {marked(answer_pieces(event.trace, vocabulary))}"
         return line
+    if isinstance(event, Reported):
+        return f"metrics  {event.agent}  {_answers(event.metrics)}: {_usage_line(event.metrics.usage)}"
     if isinstance(event, Came):
         model = f" with {printable(event.model)}" if event.model else ""
         return f"online   {event.name}  {event.kind}{model}"
@@ -29,11 +31,11 @@ def event_line(event: Event, vocabulary: Vocabulary | None, *, with_text: bool) 
 def event_value(event: Event, vocabulary: Vocabulary | None, *, with_text: bool) -> dict[str, Any]:
     """One event as a JSON value."""
     if isinstance(event, AnswerEnded):
-        value = {"event": "answer", "agent": event.agent, **event.metrics.model_dump()}
-        value["worker"] = None if event.trace is None else event.trace.worker
-        if with_text:
-            value["trace"] = None if event.trace is None else trace_value(event.trace, vocabulary)
-        return value
+        trace = event.trace
+        value = {"event": "answer", "agent": event.agent, "worker": trace.worker, "usage": _heard(trace)}
+        return value | ({"trace": trace_value(trace, vocabulary)} if with_text else {})
+    if isinstance(event, Reported):
+        return {"event": "metrics", "agent": event.agent, **event.metrics.model_dump()}
     if isinstance(event, Came):
         return {"event": "online", event.kind: event.name, "model": event.model}
     return {"event": "offline", event.kind: event.name}
@@ -115,6 +117,18 @@ def trace_value(trace: Trace, vocabulary: Vocabulary | None) -> dict[str, Any]:
     }
 
 
+def _answers(metrics: AgentMetrics) -> str:
+    last = printable(metrics.request_id)
+    return last if metrics.answers == 1 else f"{metrics.answers} answers up to {last}"
+
+
+def _heard(trace: Trace) -> dict[str, Any]:
+    """What frames tell of an answer's usage; what they cannot tell is left out."""
+    return trace.heard.model_dump(
+        exclude={"seconds", "bytes_up", "bytes_down", "round_trip_median_ms", "round_trip_p99_ms"}
+    )
+
+
 def _usage_line(usage: Usage) -> str:
     counts = {
         Origin.SKIPPED: usage.skipped,
@@ -123,7 +137,7 @@ def _usage_line(usage: Usage) -> str:
         Origin.BONUS: usage.bonus,
         Origin.UNVERIFIED: usage.unverified,
     }
-    parts = [f"{usage.tokens} tokens in {usage.seconds:.2f} s"]
+    parts = [f"{usage.tokens} tokens" + (f" in {usage.seconds:.2f} s" if usage.seconds else "")]
     parts += [f"{count} {origin.value}" for origin, count in counts.items() if count]
     if usage.bytes_up is not None and usage.bytes_down is not None:
         parts.append(f"{usage.bytes_up} bytes up, {usage.bytes_down} down")

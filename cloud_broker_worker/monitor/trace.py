@@ -70,6 +70,7 @@ class Trace:
         self._epoch = 0
         self._asked: _Ask | None = None
         self._is_resynced = self._is_closed = False
+        self.is_complete = False  # the worker has answered the last draft, which closes the session
         self._under_way: dict[tuple[int, int], Draft] = {}
 
     @classmethod
@@ -102,6 +103,22 @@ class Trace:
     def num_settled(self) -> int:
         """Tokens that the agent has committed, as far as is known here."""
         return sum(self.counts.values()) - self.counts[Origin.IN_DOUBT]
+
+    @property
+    def heard(self) -> Usage:
+        """The answer's usage, as far as its frames tell; what they do not tell of counts as nothing."""
+        counts = self.counts
+        return Usage(
+            prompt_tokens=self.num_prompt,
+            tokens=self.num_settled,
+            skipped=counts[Origin.SKIPPED],
+            accepted=counts[Origin.ACCEPTED],
+            recovered=counts[Origin.RECOVERED],
+            bonus=counts[Origin.BONUS],
+            unverified=counts[Origin.UNVERIFIED],
+            audited=self.num_audited,
+            divergence=self.divergence,
+        )
 
     @property
     def divergence(self) -> float | None:
@@ -157,8 +174,10 @@ class Trace:
         if draft is None or not fits:
             return None
         del self._under_way[verdict.epoch, verdict.position]
+        self.is_complete = draft.final
         self._audit(draft, verdict)
-        if draft.doubt is not None and verdict.epoch == self._epoch and self._asked is not None:
+        is_in_time = not self.ended and verdict.epoch == self._epoch
+        if is_in_time and draft.doubt is not None and self._asked is not None:
             self._obey(verdict, self._asked)
         return draft
 
@@ -168,15 +187,18 @@ class Trace:
             self._is_resynced, self._is_closed = True, False
             self._under_way.clear()
 
-    def end(self, usage: Usage | None) -> None:
-        """The answer is over; `usage` is the agent's own account of it, which settles what no frame told."""
-        self.ended, self.usage = True, usage
+    def end(self) -> None:
+        """The answer is over."""
+        self.ended = True
         for place, token in list(self._tokens.items()):
             if token.origin is Origin.IN_DOUBT:  # committed, but its verdict was not heard, or never came
                 self._set(place, token.token_id, Origin.UNKNOWN)
-        if usage is not None and self.prompt_ids is not None:
+
+    def settle(self, usage: Usage) -> None:
+        """The agent's own account of this answer, which settles what no frame told."""
+        self.usage = usage
+        if self.prompt_ids is not None:
             self._settle_last(usage)
-        self._asked = None  # a verdict that comes now is late
 
     def _settle_last(self, usage: Usage) -> None:
         """No draft came after the last verdict to show what the agent made of it; its counts do."""

@@ -46,7 +46,7 @@ class Monitor:
     def __init__(self, settings: MonitorSettings) -> None:
         self.settings = settings
         self.fleet = Fleet(time.monotonic())
-        self._model = None if settings.model is None else Model(settings.model)
+        self._model = None if settings.model is None else Model(settings.model, vocab_only=True)
         table = None if self._model is None else self._model.token_table()
         self._table = None if table is None else Vocabulary(table.texts, table.kinds)
         self.connection = Connection(settings.broker_address())

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from cloud_broker_worker.broker_texts import emqx_acl_text
 from cloud_broker_worker.provision import actions
 from cloud_broker_worker.provision.folder import BrokerFolder
 from cloud_broker_worker.provision.revocation import revoke
@@ -31,6 +32,7 @@ USES = {
     Role.WORKER: "cloud-broker-worker run --credentials {file}",
     Role.CLIENT: "mosquitto_pub --cafile {file} --cert {file} --key {file}",
     Role.OPERATOR: "cloud-broker-worker monitor --credentials {file}",
+    Role.HOME_ASSISTANT: "cloud-broker-worker home-assistant run --credentials {file}",
 }
 
 
@@ -47,6 +49,7 @@ def commands(prog: str) -> dict[str, Command]:
         "rotate": ("make new credentials for a member", _rotate),
         "rotate-server": ("make a new certificate for the broker itself", _rotate_server),
         "revoke": ("shut a member out, at once", _revoke),
+        "emqx-acl": ("print the access list for EMQX instead of Mosquitto", _emqx_acl),
     }
     for word, (summary, run) in others.items():
         table[word] = Command(summary, functools.partial(run, f"{prog} {word}"))
@@ -110,6 +113,13 @@ def _list(prog: str, argv: list[str]) -> None:
         roster, until = folder.load(), folder.load_authority().until
     for line in lines(roster, until, datetime.now(UTC)):
         print(line)
+
+
+def _emqx_acl(prog: str, argv: list[str]) -> None:
+    settings = load(BrokerFolderSettings, argv, prog=prog, default_file=DEFAULT_FILE)
+    folder = BrokerFolder(settings.folder)
+    with folder.locked():
+        print(emqx_acl_text(folder.plan(folder.load())), end="")
 
 
 def lines(roster: Roster, authority_until: datetime, now: datetime) -> Iterator[str]:

@@ -98,6 +98,7 @@ def _worker(broker: PrivateBroker) -> Iterator[None]:
         "HUNCH_WORKER_BROKER": f"mqtt://{WORKER}@{broker.host}:{broker.port}",
         "HUNCH_WORKER_PASSWORD": broker.credentials[WORKER],
         "HUNCH_WORKER_THREADS": "1",
+        "HUNCH_WORKER_METRICS_ADDRESS": "off",  # their port may serve something else on this machine
     }
     command = [sys.executable, "-m", "cloud_broker_worker.cli", "run"]
     # A process group of its own: Ctrl-C is for the demo, which ends the worker in its turn.

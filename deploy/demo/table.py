@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +10,7 @@ from rich.table import Table
 from cloud_broker_worker.baselines import upload_bytes
 from edge_agent.answer import Answer
 from edge_agent.ledger import Origin, Record
-from edge_agent.usage import known_losses
+from edge_agent.usage import known_losses, mean_divergence
 
 
 @dataclass
@@ -66,11 +65,9 @@ class Tally:
         return f"median {median:.1f} ms, p99 {p99:.1f} ms over {len(self.round_trips_s)}"
 
     def _divergence(self) -> str:
-        """Mean of the known losses with its standard error."""
-        losses = known_losses(self.records)
-        if not len(losses):
-            return "unknown"
-        return f"{losses.mean():.4f} ± {losses.std() / math.sqrt(len(losses)):.4f}"
+        """Mean of the known losses with its 95 % confidence interval."""
+        divergence = mean_divergence(known_losses(self.records))
+        return "unknown" if divergence is None else f"{divergence[0]:.4f} ± {divergence[1]:.4f}"
 
 
 def _share(count: dict[Origin, int], num_judged: int) -> str:

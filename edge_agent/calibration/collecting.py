@@ -18,8 +18,9 @@ import numpy as np
 from edge_agent.calibration.replay import WIDTHS, Sample, Shares, reach, widest
 from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
+from edge_agent.history import History
 from edge_agent.learned import prediction_features
-from edge_agent.ledger import AuditedToken, Ledger, Origin, Record
+from edge_agent.ledger import Ledger, Origin, Record
 from edge_agent.prediction import LEAST_SHARE, Prediction, predict
 from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
 from edge_agent.verifier import SessionTerms, Verifier
@@ -48,11 +49,10 @@ class ForcedLedger(Ledger):
         self.known = min(self.known, len(self.ids) - 1)
         self.epoch += 1
 
-    def _enter_betas(self, draft: Draft, verdict: Verdict) -> list[AuditedToken]:
+    def _enter_betas(self, draft: Draft, verdict: Verdict) -> None:
         """A run ends with the token drawn; what stands before it is the text's."""
         if verdict.betas:
             self.betas[draft.end - 1] = float(decode_betas(verdict.betas)[-1])
-        return []
 
 
 class Collector:
@@ -78,13 +78,15 @@ class Collector:
         rng = generator(self._seed, Stream.DRAFT, number)
         judges = [estimator(name, rng) for name in ESTIMATOR_NAMES]
         ledger = ForcedLedger(list(stretch.prompt_ids))
+        # It looks just before a token is drawn, when all ids stand as the text has them.
+        history = History(ledger.ids)
         terms = SessionTerms(self._sampling, self._seed, self._drafter.capacity)
-        self._verifier.begin(ledger, terms, lambda _audited: None)
+        self._verifier.begin(ledger, terms)
         drawn: dict[int, Sample] = {}
         logits = self._drafter.restart(list(stretch.prompt_ids))
         for token_id in (*stretch.text_ids, None):
             position = len(ledger.ids)
-            drawn[position] = self._draw(logits, ledger, judges, rng)
+            drawn[position] = self._draw(logits, ledger, history, judges, rng)
             self._verifier.audit()
             if token_id is not None:
                 ledger.force(token_id)
@@ -96,13 +98,20 @@ class Collector:
         return samples
 
     def _draw(
-        self, logits: np.ndarray, ledger: Ledger, judges: list[Estimator], rng: np.random.Generator
+        self,
+        logits: np.ndarray,
+        ledger: Ledger,
+        history: History,
+        judges: list[Estimator],
+        rng: np.random.Generator,
     ) -> Sample:
-        previous_ids = tuple(ledger.ids[-2:])
-        prediction = predict(logits[: self._num_tokens], self._sampling, previous_ids)
+        prediction = predict(logits[: self._num_tokens], self._sampling, history)
         token_ids, shares = _candidates(prediction)
         draft = widest(shares, token_ids).draw(rng)
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
+        # Before the token is committed: its history must not hold the token itself.
+        features = tuple(prediction_features(prediction, draft.token_id).tolist())
+        previous_ids = history.last(2)
         audited = DraftToken(draft.token_id, draft.index, reach(shares, token_ids, draft.token_id))
         ledger.commit(draft.token_id, Origin.SKIPPED, draft=audited, uncertainty=scores[0])
         return Sample(
@@ -111,7 +120,7 @@ class Collector:
             previous_ids,
             audited.probability,
             scores,
-            tuple(prediction_features(prediction, draft.token_id).tolist()),
+            features,
             tuple(token_ids.tolist()),
             tuple(shares.tolist()),
             _left_out(prediction),

@@ -61,7 +61,7 @@ def _collect(
         agent.verifier,
         sampling=settings.sampling,
         seed=settings.seed or _DEFAULT_SEED,
-        num_tokens=agent.model.num_meant,
+        num_tokens=min(agent.model.num_meant, agent.verifier.num_shared),
     )
     columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

@@ -12,9 +12,9 @@ from itertools import islice
 
 import numpy as np
 
-from edge_agent.answer import MAX_RUN_TOKENS
 from edge_agent.calibration import fitting
 from edge_agent.calibration.replay import Replayed, Sample, replay
+from edge_agent.policy import MAX_RUN_TOKENS
 from edge_agent.truncation import truncation
 from schemas.frames import Doubt, Draft
 from schemas.profile import KRule

@@ -19,6 +19,7 @@ from cloud_broker_worker.broker import (
     generate_password,
     write_broker,
 )
+from cloud_broker_worker.broker_texts import emqx_acl_text
 from schemas.errors import ConfigurationError
 from schemas.topics import Role
 
@@ -81,6 +82,25 @@ def test_the_access_list_of_an_agent_is_what_the_design_says(tmp_path):
         "user eye\n"
         "topic read hunch/v1/#\n"
     )
+
+
+def test_the_access_list_for_emqx_grants_the_same_and_nothing_else(tmp_path):
+    users = tuple(BrokerUser(f"{role.value}-1", role, "x") for role in Role)
+    plan = plan_in(tmp_path, users=users)
+    for_mosquitto, name = set(), ""
+    for line in acl_text(plan).splitlines():
+        match line.split():
+            case ["user", name]:
+                pass
+            case ["topic", access, topics]:
+                for_mosquitto.add((name, access, topics))
+    *rules, last = [line for line in emqx_acl_text(plan).splitlines() if not line.startswith("%%")]
+    words = {"subscribe": "read", "publish": "write", "all": "readwrite"}
+    rule = re.compile(r'\{allow, \{user, "([\w-]+)"\}, (subscribe|publish|all), \["([\w/+#-]+)"\]\}\.')
+    parts = [rule.fullmatch(line) for line in rules]
+    assert {(part[1], words[part[2]], part[3]) for part in parts if part} == for_mosquitto
+    assert len(rules) == len(for_mosquitto)
+    assert last == "{deny, all}."
 
 
 def test_the_configuration_leaves_no_door_open(tmp_path):

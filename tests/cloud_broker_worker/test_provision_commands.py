@@ -101,10 +101,7 @@ def test_each_role_has_its_command_and_is_told_how_to_use_its_file(board):
     listed = board("list")
     assert [line.split()[0] for line in listed.splitlines()[2:]] == [
         "board-7",
-        "my-agent",
-        "my-client",
-        "my-operator",
-        "my-worker",
+        *sorted(f"my-{role.value}" for role in Role),
     ]
 
 
@@ -242,3 +239,9 @@ def test_the_list_warns_of_what_expires_soon_or_has():
         "a          agent     until 2030-04-11",
         "b          agent     EXPIRED 2029-12-30",
     ]
+
+
+def test_the_access_list_for_emqx_follows_who_is_let_in(board):
+    assert '{user, "board-7"}, publish, ["hunch/v1/agents/board-7/status"]' in board("emqx-acl")
+    board("revoke", "board-7")
+    assert "board-7" not in board("emqx-acl")

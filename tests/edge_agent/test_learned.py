@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge_agent.calibration.building import fit_learned
+from edge_agent.history import History
 from edge_agent.learned import FEATURES, LearnedEstimator, prediction_features, table_keys
 from edge_agent.prediction import predict
 from edge_agent.uncertainty import estimator
@@ -23,12 +24,13 @@ def _logits(size: int = 4096) -> np.ndarray:
 def test_the_board_computes_what_the_fit_computed():
     columns = made_up_columns()
     predictions = [
-        predict(_logits(), SamplingParameters(), (int(i % 5), int(i % 3))) for i in range(len(columns.betas))
+        predict(_logits(), SamplingParameters(), History([9, i % 5, i % 3, 9, i % 5, i % 3]))
+        for i in range(len(columns.betas))
     ]
     token_ids = [int(prediction.q.argmax()) % 11 for prediction in predictions]
     pairs = list(zip(predictions, token_ids, strict=True))
     columns.plain[:] = [prediction_features(prediction, token_id) for prediction, token_id in pairs]
-    columns.keys[:] = [table_keys(token_id, prediction.previous_ids) for prediction, token_id in pairs]
+    columns.keys[:] = [table_keys(token_id, prediction.history.last(2)) for prediction, token_id in pairs]
     model, fitted = fit_learned(columns)
     judge = LearnedEstimator(model)
     held_out = np.flatnonzero(columns.held_out)
@@ -49,6 +51,15 @@ def test_the_beginning_of_a_text_has_keys_too():
     assert table_keys(5, ()) == (5, 0, 0, 5)
     assert table_keys(5, (3,)) == (5, 3, 0, 3 * 2**24 + 5)
     assert table_keys(5, (2, 3)) == (5, 3, 2, 3 * 2**24 + 5)
+
+
+def test_a_copy_is_told_from_a_token_that_never_followed():
+    prediction = predict(_logits(), SamplingParameters(), History([5, 6, 7, 5, 6]))
+    features = dict(zip(FEATURES, prediction_features(prediction, 7), strict=False))
+    assert (features["2 repeat"], features["2 repeat, share followed by d"]) == (1, 1)
+    assert (features["3 repeat"], features["3 repeat, share followed by d"]) == (0, 0)
+    other = dict(zip(FEATURES, prediction_features(prediction, 8), strict=False))
+    assert (other["2 repeat"], other["2 repeat, share followed by d"]) == (1, 0)
 
 
 def test_features_of_another_version_are_refused():

@@ -88,7 +88,6 @@ def test_a_late_verdict_counts_for_the_audit_alone():
     assert ledger.epoch == 1
     assert ledger.known == 5
     assert [record.beta for record in ledger.records] == pytest.approx([0.25, 1.0], abs=0.005)
-    assert [(token.skipped, round(token.beta, 2)) for token in settled.audited] == [(True, 0.25)]
 
 
 def test_a_beta_is_entered_once_however_often_it_comes():
@@ -180,9 +179,7 @@ def test_a_late_verdict_that_comes_first_keeps_its_betas_when_the_next_one_bring
     ledger.commit(7, Origin.UNVERIFIED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
     second = ledger.ask(doubt())
     assert ledger.settle(answer(first, Outcome.ACCEPTED, 9, betas=[0.25, 0.0])) is not None
-    settled = ledger.settle(answer(second, Outcome.ACCEPTED, 9, betas=[1.0, 0.0, 0.0]))
-    assert settled is not None
-    assert settled.audited == []
+    assert ledger.settle(answer(second, Outcome.ACCEPTED, 9, betas=[1.0, 0.0, 0.0])) is not None
     assert ledger.records[0].beta == pytest.approx(0.25, abs=0.005)
 
 
@@ -203,11 +200,11 @@ def test_a_missed_draft_is_waited_for_no_more_once_a_later_one_has_settled_its_t
 def test_a_settled_draft_leaves_those_under_way_that_it_does_not_cover():
     ledger = opened()
     skip(ledger, 5)
-    ledger.audit(final=False)  # position 5, never answered
+    audit = ledger.audit(final=False)  # position 5
     skip(ledger, 6)
     asked = ledger.ask(doubt())  # position 6
     assert ledger.settle(answer(asked, Outcome.RECOVERED, 8)) is not None
-    assert ledger.awaits_audit
+    assert ledger.settle(answer(audit, Outcome.AUDITED, betas=[0.5])) is not None
 
 
 def test_a_worker_that_has_forgotten_the_session_costs_no_second_audit_of_what_is_settled():
@@ -351,3 +348,51 @@ def test_a_session_opened_anew_has_nothing_to_be_confirmed():
     audit = ledger.audit(final=False)
     assert (audit.epoch, audit.run_ids) == (0, (7, 20))
     assert ledger.known == 7
+
+
+def test_a_run_whose_audit_was_lost_comes_again_with_the_next_draft():
+    ledger = opened()
+    skip(ledger, 5)
+    ledger.audit(final=False)  # position 5, lost
+    skip(ledger, 6)
+    asked = ledger.ask(doubt())
+    assert asked.position == 6
+    assert ledger.settle(answer(asked, Outcome.ACCEPTED, 9)) is not None
+    assert not ledger.awaits_audit  # the worker answers in order
+    ledger.commit(7, Origin.ACCEPTED, draft=DraftToken(7, 0, 256), uncertainty=0.9)
+    ledger.commit(9, Origin.BONUS)
+    again = ledger.ask(doubt())
+    assert (again.epoch, again.position, again.run_ids) == (1, 5, (5, 6, 7, 9))
+    verdict = answer(again, Outcome.ACCEPTED, 3, betas=[0.25, 1.0, 1.0, 1.0, 0.0])
+    assert ledger.settle(verdict) is not None
+    assert [record.beta for record in ledger.records[:3]] == pytest.approx([0.25, 0.0, 1.0], abs=0.01)
+    assert ledger.known == 11
+    assert ledger.ask(doubt()).position == 11
+
+
+def test_a_run_is_not_sent_again_while_a_verdict_is_waited_for():
+    ledger = opened()
+    skip(ledger, 5)
+    ledger.audit(final=False)  # lost
+    skip(ledger, 6)
+    second = ledger.audit(final=False)
+    skip(ledger, 7)
+    asked = ledger.ask(doubt())
+    assert ledger.settle(answer(second, Outcome.AUDITED)) is not None
+    settled = ledger.settle(answer(asked, Outcome.RECOVERED, 8))
+    assert settled is not None
+    assert settled.in_time
+    ledger.commit(8, Origin.RECOVERED)
+    assert ledger.ask(doubt()).run_ids == (5, 6, 7, 8)
+
+
+def test_the_last_draft_of_an_answer_brings_what_was_lost_before_it():
+    ledger = opened()
+    skip(ledger, 5)
+    ledger.audit(final=False)  # lost
+    skip(ledger, 6)
+    assert ledger.settle(answer(ledger.audit(final=False), Outcome.AUDITED)) is not None
+    last = ledger.audit(final=True)
+    assert (last.position, last.run_ids) == (5, (5, 6))
+    assert ledger.settle(answer(last, Outcome.AUDITED)) is not None
+    assert not ledger.awaits_audit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from edge_agent.ledger import Origin
@@ -125,3 +126,28 @@ def test_whatever_the_tokens_the_text_is_theirs_up_to_the_first_stop_string(part
     cuts = [whole.find(each) for each in stop if each in whole]
     expected = whole[: min(cuts)] if cuts else whole
     assert "".join(shown) + end(assembler) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "is_structured"),
+    [
+        ('{"call": "Find', True),
+        ('\n [{"name"', True),
+        ('<tool_call>\n{"name"', True),
+        ("<tool_call>\n", False),
+        ("I found {3} places", False),
+        ("", False),
+    ],
+)
+def test_json_and_tool_calls_are_told_from_prose_by_their_beginning(text, is_structured):
+    assembler = TextAssembler()
+    for character in text:
+        assembler.add(character.encode(), Origin.SKIPPED)
+    assert assembler.is_structured == is_structured
+
+
+def test_a_text_that_began_as_json_stays_structured_to_its_end():
+    assembler = TextAssembler()
+    assembler.add(b'{"call": "' + b"x" * 1000, Origin.SKIPPED)
+    assembler.add(b'"} and more', Origin.SKIPPED)
+    assert assembler.is_structured

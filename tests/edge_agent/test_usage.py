@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from edge_agent.ledger import Ledger, Origin, Record
-from edge_agent.usage import summarise
+from edge_agent.usage import Recent, mean_divergence, summarise
 from edge_agent.verifier import RoundTrips
 
 
@@ -70,3 +71,37 @@ def test_round_trips_are_told_in_milliseconds():
     usage = summarise(books(token(Origin.ACCEPTED)), trips, 1.0)
     assert usage.round_trip_median_ms == pytest.approx(51)
     assert usage.round_trip_p99_ms == pytest.approx(100)
+
+
+def test_the_interval_holds_the_true_mean_in_nineteen_cases_of_twenty():
+    rng = np.random.default_rng(0)
+    # Losses as the demo's pair has them: mostly none, some of any size; their mean is 0.02.
+    draws = (rng.random((2000, 400)) < 0.08) * rng.beta(1, 3, (2000, 400))
+    results = [mean_divergence(losses) for losses in draws]
+    held = [abs(mean - 0.02) <= margin for mean, margin in filter(None, results)]
+    assert len(held) == 2000
+    assert 0.94 < np.mean(held) < 0.995
+
+
+def test_a_few_tokens_without_any_loss_prove_little():
+    assert mean_divergence(np.zeros(0)) is None
+    few, many = mean_divergence(np.zeros(20)), mean_divergence(np.zeros(2000))
+    assert few is not None
+    assert many is not None
+    assert few[0] == many[0] == 0
+    assert few[1] == pytest.approx(0.093, abs=0.001)
+    assert many[1] < 0.001
+
+
+def test_recent_figures_are_of_the_last_two_thousand_tokens():
+    recent = Recent()
+    assert recent.figures().tokens == 0
+    assert recent.figures().divergence is None
+    recent.add([token(Origin.SKIPPED, 1.0)] * 500)
+    recent.add([token(Origin.SKIPPED, 0.5)] * 500 + [token(Origin.UNVERIFIED)] * 500)
+    recent.add([token(Origin.ACCEPTED, 0.9)] * 1000)
+    figures = recent.figures()
+    assert figures.tokens == 2000
+    assert figures.skip_share == 0.25
+    assert figures.unverified_share == 0.25
+    assert figures.divergence == pytest.approx(250 / 1500)

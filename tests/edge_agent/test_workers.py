@@ -177,3 +177,15 @@ def test_no_hash_is_too_small_or_too_large_for_a_score(digest, monkeypatch):
     monkeypatch.setattr("edge_agent.workers.hashlib.blake2b", lambda *_args, **_options: FixedHash())
     score = WorkerDirectory._score(directory(), "w", status())
     assert 0 < score < float("inf")
+
+
+def test_only_ids_that_every_worker_knows_are_shared_with_all():
+    workers = directory(vocabulary=PADDED)
+    assert workers.num_shared == 104
+    workers.update("foreign", status(FOREIGN), 0)
+    workers.update("padded", status(PADDED), 0)
+    assert workers.num_shared == 104
+    workers.update("w", status(VOCABULARY), 0)
+    assert workers.num_shared == 100
+    workers.update("w", status(VOCABULARY, state=Presence.OFFLINE), 1)
+    assert workers.num_shared == 100  # it may come back, and is then told the whole answer

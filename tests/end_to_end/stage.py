@@ -95,7 +95,13 @@ class Stage:
 
     def worker_environment(self, name: str = "worker-1", **options: object) -> dict[str, str]:
         """The environment of a worker that is a process of its own."""
-        usual: dict[str, object] = {"model": TARGET_MODEL, "threads": 1, "beat_s": 60}
+        # Metrics are on by default, at one port: several workers at once would complain.
+        usual: dict[str, object] = {
+            "model": TARGET_MODEL,
+            "threads": 1,
+            "beat_s": 60,
+            "metrics_address": "off",
+        }
         return environment("HUNCH_WORKER_", usual | self.login(name) | options)
 
     @contextlib.contextmanager

@@ -189,7 +189,8 @@ def test_unusable_settings_end_in_one_clear_line_and_exit_code_2(
 ) -> None:
     prefix = {"edge-agent": "HUNCH_AGENT_", "cloud-broker-worker": "HUNCH_WORKER_"}[program]
     files = {"cut": cut_model, "text": ROOT / "LICENSE"}
-    usual = {"model": str(DRAFT_MODEL)}
+    # A name of our own: another run of these tests may have claimed the machine's.
+    usual = {"model": str(DRAFT_MODEL), "name": f"unusable-{os.getpid()}"}
     values = {name: value.format(**files) for name, value in (usual | settings).items()}
     env = os.environ | {prefix + name.upper(): value for name, value in values.items()}
     done = call(command(program, "run"), env)

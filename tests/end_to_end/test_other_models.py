@@ -92,6 +92,23 @@ def test_a_draft_model_padded_further_than_its_target_works_too(stage: Stage, pa
         assert max(reading.ids) < NUM_TOKENS
 
 
+@pytest.mark.parametrize("options", [{"risk": 0.05}, {"mode": Mode.EXACT}], ids=["in doubt", "exact"])
+def test_a_draft_model_that_knows_more_tokens_than_its_target_keeps_to_those_that_both_know(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    # Alone, this draft model would say nothing but words that its target has never heard.
+    taught = Plan("taught", 600, 650, num_added=40, tempting_from=600, drift=0.1)
+    draft = write_gguf(tmp_path / "draft.gguf", taught)
+    target = write_gguf(tmp_path / "target.gguf", Plan("untaught", 600, 600))
+    with stage.worker(model=target), stage.agent(model=draft, seed=3, **options) as agent:
+        assert agent.model.num_meant == 640
+        for prompt in PROMPTS:
+            reading = read(agent, prompt)
+            assert max(reading.ids) < 600
+            assert Origin.UNVERIFIED not in reading.origins
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(("num_draft", "who_refuses"), [(600, "both"), (640, "the agent alone")])
 def test_a_foreign_vocabulary_is_refused_by_name(
     stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture, num_draft: int, who_refuses: str

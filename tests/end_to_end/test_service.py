@@ -117,11 +117,16 @@ def test_a_service_says_when_it_comes_what_it_did_and_when_it_goes(
     operator = connect("operator-1", at=stage.broker)
     statuses = listen(operator, TOPICS.agent_status("agent-1"), qos=1)
     metrics = listen(operator, TOPICS.agent_metrics("agent-1"))
+    completion = listen(operator, TOPICS.completion("agent-1", "one"), qos=1)
     with stage.agent_program(tmp_path / "agent", connect_timeout_s=0, mode="exact") as agent:
         stage.publish("client-1", PROMPT_TOPIC, b'{"id": "one", "text": "Hello!", "max_tokens": 3}')
+        assert b'"finish_reason"' in payloads(completion, 1)[0]
+        # Too long to be answered, but its bytes cross the socket, and a share of them pays for a report.
+        stage.publish("client-1", PROMPT_TOPIC, Prompt(id="long", text="too long " * 9000).to_bytes())
+        stage.publish("client-1", PROMPT_TOPIC, b'{"id": "two", "text": "Hello!", "max_tokens": 4}')
         told = parse_message(AgentMetrics, payloads(metrics, 1)[0])
-        assert told.request_id == "one"
-        assert told.usage.tokens == told.usage.unverified == 3
+        assert (told.request_id, told.answers) == ("two", 2)
+        assert told.usage.tokens == told.usage.unverified == 7
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 0
         assert "Traceback" not in agent.output

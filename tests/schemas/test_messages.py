@@ -21,6 +21,7 @@ from schemas.messages import (
     Message,
     Presence,
     Prompt,
+    RecentFigures,
     Usage,
     VocabularyMark,
     WorkerMetrics,
@@ -58,7 +59,7 @@ GOLDEN = [
     (
         AgentMetrics(request_id="q-1", risk=0.02, threshold=0.1, usage=USAGE),
         (
-            '{"request_id":"q-1","risk":0.02,"threshold":0.1,"usage":{"prompt_tokens":9,"tokens":4,"skipped":1,'
+            '{"request_id":"q-1","answers":1,"risk":0.02,"threshold":0.1,"usage":{"prompt_tokens":9,"tokens":4,"skipped":1,'
             '"accepted":1,"recovered":1,"bonus":1,"unverified":0,"seconds":0.5,"audited":1}}'
         ),
     ),
@@ -96,7 +97,7 @@ def test_a_message_has_exactly_this_text(message, text):
 def test_every_kind_of_message_has_a_golden_text():
     assert {type(message) for message, _ in GOLDEN} == set(KINDS)
     kinds = {kind for kind in Message.__subclasses__() if kind.__module__ == "schemas.messages"}
-    assert kinds - {Usage, ChatMessage, VocabularyMark} == set(
+    assert kinds - {Usage, RecentFigures, ChatMessage, VocabularyMark} == set(
         KINDS
     )  # profiles have a module and tests of their own
 
@@ -116,8 +117,16 @@ USAGES = st.builds(
         COUNTS,
     ),
     **dict.fromkeys(("bytes_up", "bytes_down"), st.none() | COUNTS),
-    **dict.fromkeys(("round_trip_median_ms", "round_trip_p99_ms", "divergence"), st.none() | NUMBERS),
+    **dict.fromkeys(
+        ("round_trip_median_ms", "round_trip_p99_ms", "divergence", "divergence_margin"), st.none() | NUMBERS
+    ),
     seconds=NUMBERS,
+)
+RECENT = st.builds(
+    RecentFigures,
+    tokens=COUNTS,
+    **dict.fromkeys(("skip_share", "unverified_share"), st.floats(0, 1)),
+    **dict.fromkeys(("divergence", "divergence_margin"), st.none() | NUMBERS),
 )
 TURNS = st.lists(
     st.builds(ChatMessage, role=st.text("abc", min_size=1, max_size=32), content=TEXTS),
@@ -157,6 +166,7 @@ MESSAGES = st.one_of(
         risk=st.none() | st.floats(0, 1),
         threshold=st.floats(-1, 1),
         usage=USAGES,
+        recent=st.none() | RECENT,
     ),
     st.builds(
         WorkerMetrics,

@@ -1,6 +1,6 @@
-"""docs/protocol.md and the code say the same: every example is decoded, every table is made from the code.
+"""docs/protocol.md and the code say the same: every example is decoded, every number is one of the code's.
 
-Run this file itself to write the generated tables into the page anew: `python tests/schemas/test_protocol_page.py`.
+What is generated from the code, JSON messages among it, is tested in tests/deploy/test_reference.py.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
 
+from deploy.reference import words
 from schemas import codec, compression, frames, messages
 from schemas.codebook import Codebook
 from schemas.compression import BodyCodec
 from schemas.distribution import MAX_K
 from schemas.frames import Draft, Open, Outcome, Verdict
 from schemas.packing import Reader
-from schemas.profile import Profile
-from schemas.sampling import SamplingParameters
-from schemas.topics import DEFAULT_ROOT, TOPIC_RULES, TopicKind
+from schemas.topics import DEFAULT_ROOT
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -30,124 +28,9 @@ BODY_CODEC = BodyCodec()
 # That of the page's examples.
 CODEBOOK = Codebook(b"hunch", (7, 2))
 
-# --------------------------------------------------------------------------------- generated tables
 
-# Who reads everything is said once and not in each row.
-HEADING = "| topic | from | to (and operators) | retained | QoS | payload |\n|---|---|---|---|---|---|\n"
-BINARY = {TopicKind.OPEN, TopicKind.DRAFT, TopicKind.VERDICT}
-
-
-def topic_table() -> str:
-    """The topics as `schemas.topics` has them."""
-    rows = []
-    for rule in TOPIC_RULES:
-        readers = ", ".join(role.value for role in rule.readers if role.value != "operator")
-        cells = (
-            f"`{rule.pattern}`",
-            ", ".join(role.value for role in rule.writers),
-            readers,
-            "yes" if rule.retained else "",
-            str(rule.qos),
-            rule.payload,
-        )
-        rows.append(_row(cells))
-    return HEADING + "".join(rows)
-
-
-def message_table(kind: type[BaseModel]) -> str:
-    """The fields of a JSON message as its model has them."""
-    schema = kind.model_json_schema()
-    definitions = schema.get("$defs", {})
-    topic = re.match(r"`[^`]+/[^`]+`", kind.__doc__ or "")
-    title = f"**{kind.__name__}**" + (f", {topic.group()}" if topic else "")
-    rows = [f"{title}\n\n| field | value | needed | |\n|---|---|---|---|\n"]
-    for name, field in schema["properties"].items():
-        needed = "yes" if name in schema.get("required", []) else _default(field)
-        cells = (f"`{name}`", value_of(field, definitions), needed, field.get("description", ""))
-        rows.append(_row(cells))
-    return "".join(rows)
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n"
-
-
-def _default(field: dict[str, Any]) -> str:
-    default = field.get("default", {})  # a schema leaves out what a factory makes
-    return "no" if default is None else f"no: {json.dumps(default)}"
-
-
-def value_of(field: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """What a field may hold, in words."""
-    if "anyOf" in field:
-        (field,) = (choice for choice in field["anyOf"] if choice.get("type") != "null")
-    if "$ref" in field:
-        name = field["$ref"].rsplit("/", 1)[1]
-        referred = definitions[name]
-        return value_of(referred, definitions) if "enum" in referred else name
-    if "enum" in field:
-        return " or ".join(f"`{json.dumps(choice)}`" for choice in field["enum"])
-    kind = field["type"]
-    if kind == "array":
-        return f"list of {value_of(field['items'], definitions)}{_bounds(field, 'Items')}"
-    if kind == "object":
-        return f"object of {value_of(field['additionalProperties'], definitions)}"
-    if kind == "string":
-        return f"text like `{field['pattern']}`" if "pattern" in field else f"text{_bounds(field, 'Length')}"
-    if (field.get("minimum"), field.get("maximum")) == (0, messages.MAX_JSON_INTEGER):
-        return "count"
-    return {"integer": "integer", "number": "number", "boolean": "true or false"}[kind] + _range(field)
-
-
-def _bounds(field: dict[str, Any], what: str) -> str:
-    low, high = field.get(f"min{what}"), field.get(f"max{what}")
-    if high is None:
-        return "" if low is None else f", at least {low}"
-    return f", up to {high:,}" if low is None else f", {low} to {high:,}"
-
-
-def _range(field: dict[str, Any]) -> str:
-    low = field.get("minimum", field.get("exclusiveMinimum"))
-    if low is None:
-        return ""
-    over = "over " if "exclusiveMinimum" in field else ""
-    high = field.get("maximum")
-    if "exclusiveMaximum" in field:  # integers alone
-        high = field["exclusiveMaximum"] - 1
-    return f", {over}{low:g} to {high:,}" if high is not None else f", from {over}{low:g}"
-
-
-assert issubclass(Profile, messages.Message)  # and so are its parts, once their module is loaded
-JSON_KINDS: tuple[type[BaseModel], ...] = (*messages.Message.__subclasses__(), SamplingParameters)
-TABLES = {"topics": topic_table()} | {kind.__name__: message_table(kind) for kind in JSON_KINDS}
-GENERATED = re.compile(r"<!-- generated: (\w+) -->\n\n(.*?)\n<!-- end -->", re.DOTALL)
-
-
-def with_tables(text: str) -> str:
-    """The page with every generated table as the code has it now."""
-    return GENERATED.sub(
-        lambda found: f"<!-- generated: {found[1]} -->\n\n{TABLES[found[1]]}\n<!-- end -->", text
-    )
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_generated_table_is_as_the_code_has_it(name):
-    found = [table for table_name, table in GENERATED.findall(TEXT) if table_name == name]
-    assert found == [TABLES[name]], "run python tests/schemas/test_protocol_page.py"
-
-
-@pytest.mark.parametrize("kind", messages.Message.__subclasses__(), ids=lambda kind: kind.__name__)
-def test_null_is_taken_where_a_table_says_no_alone(kind):
-    table = TABLES[kind.__name__]
-    for name in kind.model_fields:
-        said = re.search(rf"^\| `{name}` \| .*? \| (yes|no|no: .*?) \|", table, re.MULTILINE)
-        assert said is not None
-        # Other fields are missing or wrong, too; what matters is whether this one is complained about.
-        with pytest.raises(ValidationError) as caught:
-            kind.model_validate_json(
-                json.dumps({name: None, "state": 1, "tokens": -1, "drafts": -1}), strict=True
-            )
-        assert (name in {error["loc"][0] for error in caught.value.errors()}) == (said[1] != "no")
+def test_the_table_of_topics_is_as_the_code_has_it():
+    assert words.topic_table() in TEXT, "run make reference"
 
 
 def test_the_page_names_the_root_that_is_the_default():
@@ -269,22 +152,6 @@ def test_there_is_an_example_of_every_kind_and_every_outcome():
     assert any(example.data[1] & 1 for example in EXAMPLES if example.data[0] == 0x13)
 
 
-# ------------------------------------------------------------------------------------- JSON examples
-
-JSON_EXAMPLES = re.findall(r"```json (\w+)\n(.*?)\n```", TEXT, re.DOTALL)
-
-
-@pytest.mark.parametrize(("name", "text"), JSON_EXAMPLES)
-def test_an_example_message_is_read_and_sent_as_it_stands(name, text):
-    message = messages.parse_message(getattr(messages, name), text.encode())
-    assert json.loads(message.to_bytes()) == json.loads(text)
-
-
-def test_there_is_an_example_of_every_message_that_has_a_topic():
-    payloads = {rule.payload for rule in TOPIC_RULES if rule.kind not in BINARY}
-    assert {name for name, _ in JSON_EXAMPLES} == payloads - {"Profile"}
-
-
 # ------------------------------------------------------------------------------------------- limits
 
 LIMITS = {
@@ -321,7 +188,3 @@ def test_the_links_within_the_page_lead_somewhere():
         for line in re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= headings
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_tables(TEXT), encoding="utf-8")

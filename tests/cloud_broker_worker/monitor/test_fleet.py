@@ -14,7 +14,7 @@ from rich.console import Console
 from cloud_broker_worker.codebooks import Codebooks
 from cloud_broker_worker.monitor import intake
 from cloud_broker_worker.monitor.drill_down import drill_down
-from cloud_broker_worker.monitor.fleet import MAX_AGENTS, AnswerEnded, Came, Event, Fleet, Went
+from cloud_broker_worker.monitor.fleet import MAX_AGENTS, AnswerEnded, Came, Event, Fleet, Reported, Went
 from cloud_broker_worker.monitor.intake import Heard
 from cloud_broker_worker.monitor.lines import event_line, event_value, snapshot
 from cloud_broker_worker.monitor.printable import printable
@@ -67,8 +67,14 @@ def worker(fleet: Fleet, content: Message | None, name="w", *, now_s=0.0) -> lis
     return fleet.hear(Heard(None, name, content), now_s)
 
 
-def metrics(*, risk=0.02, **usage) -> AgentMetrics:
-    return AgentMetrics(request_id="q", risk=risk, threshold=0.1, usage=Usage(**usage))
+def metrics(*, risk=0.02, answers=1, **usage) -> AgentMetrics:
+    return AgentMetrics(request_id="q", answers=answers, risk=risk, threshold=0.1, usage=Usage(**usage))
+
+
+def ended_answer(fleet: Fleet, *, session=1, now_s=0.0) -> list[Event]:
+    """An answer of three skipped tokens, heard from its first draft to the verdict on its last."""
+    fleet.hear(Heard("pi", "w", Draft(session, 0, 5, (1, 2, 3), (256,) * 3, None, final=True)), now_s)
+    return fleet.hear(Heard("pi", None, Verdict(session, 0, 5, Outcome.AUDITED, None, b"\0" * 3)), now_s)
 
 
 def kinds(fleet: Fleet, now_s=0.0) -> set[tuple[str, str]]:
@@ -145,6 +151,38 @@ def test_tokens_are_counted_once_whether_frames_or_the_metrics_tell_of_them(flee
     fleet.hear(Heard("pi", "w", run), 1.0)
     assert agent(fleet, metrics(tokens=4, skipped=4), now_s=1.0)
     assert fleet.tokens_per_second(2.0) == 4 / 2
+
+
+def test_an_answer_ends_with_the_verdict_on_its_last_draft(fleet: Fleet) -> None:
+    (event,) = ended_answer(fleet)
+    assert isinstance(event, AnswerEnded)
+    assert event_line(event, None, with_text=False) == "answer   pi  3 tokens, 3 skipped, divergence 0.0000"
+    value = event_value(event, None, with_text=False)
+    assert (value["worker"], value["usage"]["audited"], "seconds" in value["usage"]) == ("w", 3, False)
+    view = fleet.agents["pi"]
+    assert (view.num_answers, view.is_answering, view.figures.tokens) == (1, False, 3)
+
+
+def test_a_report_takes_the_place_of_the_answers_that_it_sums_up(fleet: Fleet) -> None:
+    ended_answer(fleet, session=1)
+    ended_answer(fleet, session=2)
+    # One more than was heard: it was answered while there was no worker.
+    (event,) = agent(fleet, metrics(answers=3, tokens=9, skipped=6, unverified=3, bytes_up=90))
+    assert isinstance(event, Reported)
+    assert event_line(event, None, with_text=False).startswith("metrics  pi  3 answers up to q: 9 tokens, 6 ")
+    view = fleet.agents["pi"]
+    assert (view.num_answers, view.figures.tokens, view.figures.bytes_up) == (3, 9, 10.0)
+    ended_answer(fleet, session=3)
+    assert (view.num_answers, view.figures.tokens, view.figures.bytes_up) == (4, 12, 10.0)
+
+
+def test_an_answer_whose_end_was_not_heard_ends_when_the_next_one_begins(fleet: Fleet) -> None:
+    terms = (Fingerprint(8, bytes(16)), SamplingParameters())
+    assert fleet.hear(Heard("pi", "w", Open(1, *terms, 1, 50, (1, 2))), 0.0) == []
+    fleet.hear(Heard("pi", "w", Draft(1, 0, 2, (1,), (256,), None)), 0.0)
+    (event,) = fleet.hear(Heard("pi", "w", Open(2, *terms, 2, 50, (1, 2))), 0.0)
+    assert isinstance(event, AnswerEnded)
+    assert event.trace.heard.tokens == 1
 
 
 def test_a_rate_forgets_what_is_older_than_ten_seconds() -> None:
@@ -328,7 +366,7 @@ def test_json_holds_what_the_tables_show(fleet: Fleet) -> None:
     agent(fleet, AgentStatus(state=ONLINE, boot=1, worker="w"))
     worker(fleet, WorkerStatus(state=ONLINE, boot=1))
     (event,) = agent(fleet, metrics(tokens=2, accepted=2))
-    assert isinstance(event, AnswerEnded)
+    assert isinstance(event, Reported)
     assert json.loads(json.dumps(event_value(event, None, with_text=True)))["usage"]["accepted"] == 2
     value = json.loads(json.dumps(snapshot(fleet, 0.0)))
     assert value["agents"][0]["figures"]["accept_share"] == 1.0

@@ -147,21 +147,23 @@ def test_a_verdict_that_fits_no_draft_is_passed_over() -> None:
 def test_a_bonus_past_the_end_of_an_answer_is_not_part_of_it() -> None:
     trace = Trace.opened(opening(), "w")
     ask(trace, draft(5, [], 11), Outcome.ACCEPTED, 12)
-    trace.end(Usage(tokens=1, accepted=1))
+    trace.end()
+    trace.settle(Usage(tokens=1, accepted=1))
     assert shown(trace) == [(5, 11, A)]
 
 
 def test_a_last_verdict_that_the_agent_did_not_count_was_late() -> None:
     trace = Trace.opened(opening(), "w")
     ask(trace, draft(5, [10], 11), Outcome.ACCEPTED, 12)
-    trace.end(Usage(tokens=2, skipped=1, unverified=1))
+    trace.end()
+    trace.settle(Usage(tokens=2, skipped=1, unverified=1))
     assert shown(trace) == [(5, 10, S), (6, 11, U)]
 
 
 def test_a_token_still_in_doubt_at_the_end_is_unknown_whatever_comes_later() -> None:
     trace = Trace.opened(opening(), "w")
     trace.draft(draft(5, [], 11))
-    trace.end(None)
+    trace.end()
     trace.verdict(verdict(draft(5, [], 11), Outcome.RECOVERED, 12))
     assert shown(trace) == [(5, 11, Origin.UNKNOWN)]
 

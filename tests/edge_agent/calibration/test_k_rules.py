@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.answer import MAX_RUN_TOKENS
 from edge_agent.calibration.drafts import Passage, play
 from edge_agent.calibration.k_rules import FIXED_KS, Prices, choose_rule, measure, offline_k
 from edge_agent.calibration.replay import WIDTHS
+from edge_agent.policy import MAX_RUN_TOKENS
 from schemas.codec import encode_draft
 from schemas.compression import BodyCodec
 from schemas.profile import KRule

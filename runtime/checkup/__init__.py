@@ -1,0 +1,1 @@
+"""What `edge-agent doctor` and `cloud-broker-worker doctor` have in common. In: settings. Out: lines, JSON."""
