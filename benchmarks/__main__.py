@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import board_arithmetic, controller, telemetry
+from benchmarks import board_arithmetic, controller, frames, telemetry
 
 BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
     "board-arithmetic": ("what a board computes beside the model, in softmax passes", board_arithmetic.run),
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
 }
 # These need options of their own, and are not run by default.
 WITH_OPTIONS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
+    "frames": ("bytes on the wire by encoding, from a calibration's samples", frames.run),
     "controller": ("does the controller hold its risk, with the demo's pair; --corpus DIR", controller.run),
 }
 

@@ -5,6 +5,7 @@ One loop owns sessions, scheduler and model; the connection's thread only fills 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
+from cloud_broker_worker.codebooks import Codebooks
 from cloud_broker_worker.metrics import Metrics
 from cloud_broker_worker.runner import TargetRunner
 from cloud_broker_worker.scheduler import Arrival, Batch, Scheduler
@@ -25,7 +27,6 @@ from runtime.profile_file import read_profile
 from runtime.seeds import verdict_uniforms
 from schemas import codec
 from schemas.audit import encode_betas
-from schemas.compression import BodyCodec
 from schemas.errors import ConfigurationError, LinkError, ModelError, WireError
 from schemas.frames import Open, Refused, Resync, Verdict, WorkerFrame
 from schemas.messages import (
@@ -65,7 +66,9 @@ class Worker:
         self._runner = TargetRunner(self._context)
         self.sessions = SessionTable(settings.max_sessions, options.num_cells // options.max_sequences)
         self._scheduler = Scheduler(self.sessions, settings.max_batch_tokens)
-        self._codec = BodyCodec()
+        self._codebooks = Codebooks()
+        if self._profile is not None:
+            self._codebooks.learn(self._profile)
         self._boot = time.time_ns() // 1_000_000
         self._agent_boots: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
@@ -80,9 +83,10 @@ class Worker:
             will=self._status(Presence.OFFLINE),
             birth=self._status(Presence.ONLINE),
         )
-        # One inbox, so that openings and drafts of an agent stay in order.
+        # One inbox, so that openings and drafts of an agent stay in order; the codebooks for them come first.
         self._inbox = self.connection.subscribe(
             [
+                (self.topics.all_profiles(), 1),
                 (self.topics.opens_for(settings.name), 1),
                 (self.topics.drafts_for(settings.name), 0),
                 (self.topics.all_agent_status(), 1),
@@ -152,7 +156,10 @@ class Worker:
         except WireError as error:
             self._count_drop("unknown topic", str(error))
             return
-        assert topic.agent is not None  # every subscribed topic has an agent
+        if topic.kind is TopicKind.PROFILE:
+            self._hear_profile(message)
+            return
+        assert topic.agent is not None  # every other subscribed topic has an agent
         try:
             self._take_from(topic.agent, topic.kind, message)
         except WireError as error:
@@ -165,12 +172,13 @@ class Worker:
         if kind is TopicKind.AGENT_STATUS:
             self._hear_agent(agent, parse_message(AgentStatus, message.payload))
         elif kind is TopicKind.OPEN:
-            opening = codec.decode_open(message.payload, self._codec)
+            opening = codec.decode_open(message.payload, self._codebooks.for_opening(agent, message.payload))
             if self._accepts_vocabulary(agent, opening):
                 self._counts["opened"] += 1
                 self._scheduler.add(Arrival(agent, opening, message.received_at))
         else:
-            draft = codec.decode_draft(message.payload, self._codec, self.model.num_tokens)
+            bodies = self._codebooks.for_draft(agent, message.payload)
+            draft = codec.decode_draft(message.payload, bodies, self.model.num_tokens)
             self._scheduler.add(Arrival(agent, draft, message.received_at))
 
     def _accepts_vocabulary(self, agent: str, opening: Open) -> bool:
@@ -184,6 +192,20 @@ class Worker:
         self._count_drop("foreign vocabulary", f"{agent}: {why}")
         self._reply(agent, Refused(opening.session, why))
         return False
+
+    def _hear_profile(self, message: Message) -> None:
+        """Learn the codebook of a pair with this target model, and tell the agents."""
+        if not message.payload:
+            return  # taken back; sessions that use its codebook go on
+        try:
+            profile = parse_message(Profile, message.payload)
+        except WireError as error:
+            self._count_drop(type(error).__name__, f"{message.topic}: {error}")
+            return
+        fits = misfit(profile, self.model.name, self._vocabulary) is None
+        if fits and self._codebooks.learn(profile):
+            with contextlib.suppress(LinkError):  # the status of the next connect says it
+                self.connection.set_birth(self._status(Presence.ONLINE))
 
     def _hear_agent(self, agent: str, status: AgentStatus) -> None:
         """An agent that left, or started anew, needs its old sessions no more."""
@@ -312,6 +334,7 @@ class Worker:
             max_sessions=self.settings.max_sessions,
             n_ctx=self.sessions.n_ctx,
             load=load,
+            codebooks=self._codebooks.digests or None,
         )
         return Publication(self.topics.worker_status(self.settings.name), status.to_bytes())
 
@@ -335,14 +358,18 @@ def context_options(settings: WorkerSettings, model: Model) -> ContextOptions:
     )
 
 
+def misfit(profile: Profile, target: str, vocabulary: Vocabulary) -> str | None:
+    """Why a profile is not for this target model; None where it is."""
+    own = VocabularyMark.of(vocabulary.fingerprint())
+    return profile.misfit(profile.pair.model_copy(update={"target": target, "target_vocabulary": own}))
+
+
 def checked_profile(path: Path | None, target: str, vocabulary: Vocabulary) -> Profile | None:
     """The profile to publish, if any. Raises ConfigurationError where it is for another target model."""
     if path is None:
         return None
     profile = read_profile(path)
-    own = VocabularyMark.of(vocabulary.fingerprint())
-    actual = profile.pair.model_copy(update={"target": target, "target_vocabulary": own})
-    misfit = profile.misfit(actual)
-    if misfit is not None:
-        raise ConfigurationError(f"{path}: {misfit}")
+    why = misfit(profile, target, vocabulary)
+    if why is not None:
+        raise ConfigurationError(f"{path}: {why}")
     return profile

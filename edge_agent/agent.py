@@ -25,6 +25,7 @@ from edge_agent.profiles import ProfileShelf, check_draft, pair_in_use
 from edge_agent.reports import Reports, message_bytes
 from edge_agent.settings import AgentSettings, Mode
 from edge_agent.text import Piece
+from edge_agent.truncation import truncation
 from edge_agent.uncertainty import FALLBACK, LEARNED, estimator
 from edge_agent.usage import Recent
 from edge_agent.verifier import Verifier
@@ -165,7 +166,7 @@ class Agent:
             seed=settings.seed if prompt.seed is None else prompt.seed,
             max_tokens=prompt.max_tokens or settings.max_tokens,
             stop=settings.stop if prompt.stop is None else prompt.stop,
-            truncate=settings.truncate,
+            truncate=self._truncate,
             deadline_ms=round(settings.verdict_timeout_s * 1000),
         )
 
@@ -192,6 +193,7 @@ class Agent:
             self._directory,
             verdict_timeout_s=self.settings.verdict_timeout_s,
             on_worker=self._announce,
+            codebook=lambda: self._codebook,
         )
 
     @property
@@ -234,6 +236,8 @@ class Agent:
             start = next(start for start in starts if start is not None)
             self.policy.turn_to(_subject(pair, name, learned), start)
         self.profile, self._judged_pair = profile, pair
+        self._truncate = truncation(settings.rule(profile))
+        self._codebook = profile.codebook() if profile else None
 
     def _remember(self, *, at_once: bool = False) -> None:
         if isinstance(self.policy, RiskController):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from edge_agent.truncation import Truncate, truncation
+from edge_agent.truncation import ENTRY_BYTES
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
 from runtime.checkup.settings import CheckupSettings
 from runtime.settings import HunchSettings
 from schemas.distribution import MAX_K
 from schemas.messages import MAX_ANSWER_TOKENS
+from schemas.profile import KRule, KRuleName, Profile
 from schemas.sampling import SamplingParameters, Temperature
 
 DEFAULT_FILE = Path("/etc/hunch/agent.toml")
@@ -69,15 +70,16 @@ class AgentSettings(HunchSettings):
         None, description="calibrated profile of the pair; none: the one on the broker"
     )
     k: int = Field(16, ge=1, le=MAX_K, description="tokens of a distribution that are sent, at most")
-    k_rule: Literal["cost", "fixed", "cu-hlm-online"] = Field(
+    k_rule: KRuleName = Field(
         "cost",
-        description="which tokens are sent: those worth their bytes, always k, or all but max-left-out",
+        description="which tokens are sent: those worth their bytes, always k, all but max-left-out, or the "
+        "profile's one k that leaves out that on average. With none of these four settings, the profile's rule",
     )
     rejection_bytes: float = Field(
         125.0, gt=0, description="what a rejection costs, its wait included, in bytes; for the rule cost"
     )
     max_left_out: float = Field(
-        0.02, ge=0, lt=1, description="probability that may be left out; for the rule cu-hlm-online"
+        0.02, ge=0, lt=1, description="probability that may be left out; for the cu-hlm rules"
     )
     n_ctx: int | None = Field(
         None, ge=8, description="tokens of prompt and answer; none: what the model was made for"
@@ -113,10 +115,20 @@ class AgentSettings(HunchSettings):
         return name
 
     @property
-    def truncate(self) -> Truncate:
-        """How distributions are cut to what is sent."""
-        return truncation(
-            self.k_rule, self.k, rejection_bytes=self.rejection_bytes, max_left_out=self.max_left_out
+    def sets_rule(self) -> bool:
+        """Whether the rule for `k` was chosen here, whatever a profile says."""
+        return bool(self.model_fields_set & {"k", "k_rule", "rejection_bytes", "max_left_out"})
+
+    def rule(self, profile: Profile | None = None) -> KRule:
+        """How distributions are cut to what is sent: as was set, else as the profile says, else by default."""
+        if profile is not None and profile.k_rule is not None and not self.sets_rule:
+            return profile.k_rule
+        found = profile.offline_k() if profile is not None and self.k_rule == "cu-hlm-offline" else None
+        return KRule(
+            name=self.k_rule,
+            k=self.k if found is None or "k" in self.model_fields_set else found,
+            least_share=min(1.0, ENTRY_BYTES / self.rejection_bytes) if self.k_rule == "cost" else 0.0,
+            max_left_out=self.max_left_out if self.k_rule.startswith("cu-hlm") else 0.0,
         )
 
     @property
@@ -149,6 +161,9 @@ class CalibrateSettings(AgentSettings):
         min_length=1, description="text of your own kind: plain, or .jsonl of conversations; may be repeated"
     )
     output: Path = Field(Path("profile.json"), description="where the profile goes; samples are kept beside")
+    verdict_timeout_s: float = Field(
+        60.0, gt=0, le=600, description="wait this long for a stretch of up to 97 audits, then give up"
+    )
     positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")
 
 

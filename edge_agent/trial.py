@@ -6,6 +6,7 @@ from edge_agent.answer import Answer, AnswerOptions
 from edge_agent.drafter import Drafter
 from edge_agent.policy import FixedThreshold
 from edge_agent.settings import AgentSettings
+from edge_agent.truncation import truncation
 from edge_agent.verifier import Verifier
 from runtime.llama import Context, Model
 
@@ -38,7 +39,7 @@ def _answer(settings: AgentSettings, model: Model, drafter: Drafter, verifier: V
             seed=None,
             max_tokens=8,
             stop=(),
-            truncate=settings.truncate,
+            truncate=truncation(settings.rule()),
             deadline_ms=round(settings.verdict_timeout_s * 1000),
         ),
     )

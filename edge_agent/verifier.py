@@ -20,6 +20,7 @@ from edge_agent.placement import Placement
 from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Message
 from schemas import codec
+from schemas.codebook import Codebook
 from schemas.compression import BodyCodec
 from schemas.errors import HunchError, LinkError, WireError
 from schemas.frames import Doubt, Draft, Open, Ready, Refused, Resync, Verdict
@@ -55,6 +56,7 @@ class _Session:
 
     worker: str
     boot: int | None
+    bodies: BodyCodec
     suspect_since_s: float | None = None
 
 
@@ -91,13 +93,16 @@ class Verifier:
         *,
         verdict_timeout_s: float,
         on_worker: Callable[[str | None, str | None], None] = lambda _worker, _note: None,
+        codebook: Callable[[], Codebook | None] = lambda: None,
     ) -> None:
         self._connection, self._topics, self._agent = connection, topics, agent
         self._directory, self._timeout_s = directory, verdict_timeout_s
-        self._on_worker = on_worker
+        self._on_worker, self._codebook = on_worker, codebook
         self._statuses = connection.subscribe([(topics.all_worker_status(), 1)])
         self._verdicts = connection.subscribe([(topics.verdict(agent), 0)])
-        self._codec = BodyCodec()
+        self._plain = BodyCodec()
+        # Workers, each since its start, that refused the codebook although they had said that they hold it.
+        self._declined: set[tuple[str, int | None]] = set()
         self._next_session = secrets.randbelow(_NUM_SESSIONS)
         self._session: _Session | None = None
         self._placement = Placement(directory)
@@ -243,8 +248,13 @@ class Verifier:
         assert self._session is not None
         worker = self._session.worker
         self.num_refused += 1
-        self._placement.refused(worker, time.monotonic())
+        if self._session.bodies is not self._plain:
+            # Perhaps for the codebook, which a worker that has just started anew may lack: try without.
+            self._declined.add((worker, self._session.boot))
+            self._open_anew()
+            return
         self._session = None
+        self._placement.refused(worker, time.monotonic())
         self._tell(None, f"worker {worker} refused: {reason}")
 
     def _resync(self, frame: Resync) -> None:
@@ -253,10 +263,17 @@ class Verifier:
         if frame.epoch != self._ledger.epoch:
             return
         if not self._ledger.resync(frame.known):
-            self._session = None
-            self._placement.choose_at_once()
-            self._mend_session()
-        if self._asked is not None and self._session is not None:
+            self._open_anew()
+        elif self._asked is not None:
+            self._send(self._ledger.ask(self._asked[0]))
+
+    def _open_anew(self) -> None:
+        """Leave the session for a new one, and ask there again."""
+        assert self._ledger is not None
+        self._session = None
+        self._placement.choose_at_once()
+        self._mend_session()
+        if self._asked is not None and self._can_send:
             self._send(self._ledger.ask(self._asked[0]))
 
     # ---------------------------------------------------------------------------- sessions and workers
@@ -300,7 +317,8 @@ class Verifier:
         opening = Open(
             self._next_session, vocabulary, terms.sampling, terms.seed, terms.max_length, prompt_ids
         )
-        frame = codec.encode_open(opening, self._codec)
+        bodies = self._bodies_for(worker)
+        frame = codec.encode_open(opening, bodies)
         try:
             self._connection.publish(self._topics.open(self._agent, worker), frame, qos=1)
         except LinkError as error:
@@ -309,15 +327,22 @@ class Verifier:
             return
         # A worker that has missed a verdict is not waited for until it says that it is ready.
         is_suspect = not self._placement.trusts(worker)
-        self._session = _Session(worker, self._directory.boot(worker), now_s if is_suspect else None)
+        self._session = _Session(worker, self._directory.boot(worker), bodies, now_s if is_suspect else None)
         if not is_suspect:
             self._tell(worker, None)
+
+    def _bodies_for(self, worker: str) -> BodyCodec:
+        """The codebook, where this worker holds it."""
+        book, status = self._codebook(), self._directory.status(worker)
+        if book is None or status is None or book.digest not in (status.codebooks or ()):
+            return self._plain
+        return self._plain if (worker, status.boot) in self._declined else book
 
     def _send(self, draft: Draft) -> bool:
         assert self._session is not None
         self._last_sent = draft
         try:
-            self._publish(draft, self._session.worker)
+            self._publish(draft, self._session)
         except LinkError as error:
             self._miss()
             self._tell(None, str(error))
@@ -328,9 +353,9 @@ class Verifier:
     def _again_s(self) -> float:
         return min(_AGAIN_S, self._timeout_s / 2)
 
-    def _publish(self, draft: Draft, worker: str) -> None:
-        topic = self._topics.draft(self._agent, worker)
-        self._connection.publish(topic, codec.encode_draft(draft, self._codec), alias=True)
+    def _publish(self, draft: Draft, session: _Session) -> None:
+        topic = self._topics.draft(self._agent, session.worker)
+        self._connection.publish(topic, codec.encode_draft(draft, session.bodies), alias=True)
 
     def _send_again(self, at_s: float) -> float:
         """Send what is waited for once more when that is due; returns when it is due next.
@@ -341,7 +366,7 @@ class Verifier:
             return at_s
         assert self._session is not None
         with contextlib.suppress(LinkError):  # who waits sees for himself that the link is gone
-            self._publish(self._last_sent, self._session.worker)
+            self._publish(self._last_sent, self._session)
         return time.monotonic() + self._again_s
 
     def _miss(self) -> None:

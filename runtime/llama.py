@@ -165,13 +165,7 @@ class Model:
 
         Raises ConfigurationError where the file has no template or the template refuses the messages.
         """
-        template = self._metadata("tokenizer.chat_template")
-        if template is None:
-            raise ConfigurationError(
-                f"{self.path} has no chat template; send plain text instead (raw = true)"
-            )
-        bos, eos = self._token_text(self.bos), self._token_text(self.eos)
-        formatter = llama_chat_format.Jinja2ChatFormatter(template, eos_token=eos, bos_token=bos)
+        formatter, bos = self._chat_formatter
         try:
             prompt = formatter(messages=messages).prompt
         except Exception as error:  # templates raise whatever they like
@@ -181,6 +175,17 @@ class Model:
         return self.tokenize(
             prompt, special=True, add_bos=self._adds_bos() and not (bos and prompt.startswith(bos))
         )
+
+    @functools.cached_property
+    def _chat_formatter(self) -> tuple[llama_chat_format.Jinja2ChatFormatter, str]:
+        """The compiled chat template, which takes longer to make than to use, and the text of the BOS."""
+        template = self._metadata("tokenizer.chat_template")
+        if template is None:
+            raise ConfigurationError(
+                f"{self.path} has no chat template; send plain text instead (raw = true)"
+            )
+        bos, eos = self._token_text(self.bos), self._token_text(self.eos)
+        return llama_chat_format.Jinja2ChatFormatter(template, eos_token=eos, bos_token=bos), bos
 
     def text_prompt_ids(self, text: str) -> list[int]:
         """Plain text to ids, with a BOS where the file asks for one; control tokens in it count as such."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import ValidationError
 
 from schemas import frames
+from schemas.codebook import MARK_BYTES
 from schemas.compression import BodyCodec
 from schemas.distribution import MAX_K, WEIGHT_SUM, TruncatedDistribution
-from schemas.errors import OutOfRange, TooLarge, Truncated, UnknownKind, UnsupportedVersion
+from schemas.errors import OutOfRange, TooLarge, Truncated, UnknownCodebook, UnknownKind, UnsupportedVersion
 from schemas.frames import Doubt, Draft, Open, Outcome, Ready, Refused, Resync, Verdict
 from schemas.packing import Reader, Writer, deltas, from_deltas
 from schemas.sampling import SamplingParameters
@@ -25,22 +27,24 @@ VERSION = 1
 MAX_FRAME_BYTES = 1 << 18
 
 _OPEN, _ASK, _AUDIT, _VERDICT, _READY, _REFUSED, _RESYNC = range(1, 8)
-_COMPRESSED, _FINAL = 0b01, 0b10
+# Flags: of all that goes from agent to worker, of openings, of drafts, of verdicts.
+_COMPRESSED = 0b001
+_NAMES_CODEBOOK = 0b010
+_FINAL, _BY_CODEBOOK = 0b010, 0b100
 _OUTCOME_BITS, _HAS_TOKEN = 0b011, 0b100
 _SAMPLING = struct.Struct("<ddId")  # temperature, top-p, top-k (0: all), min-p
+_MAX_SESSION_BYTES = 5
 _SEED = struct.Struct("<Q")
 # What would break a reason out of its line, or a terminal out of its colours.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def encode_open(opening: Open, codec: BodyCodec) -> bytes:
-    """An opening's frame; its prompt is the compressed body."""
-    body = Writer()
-    body.varint(len(opening.prompt_ids))
-    body.varints(opening.prompt_ids)
-    packed, compressed = codec.pack(bytes(body.buffer))
-    frame = _begin(_OPEN, _COMPRESSED * compressed)
+    """An opening's frame; its prompt is the compressed body. A codebook is named for all of the session."""
+    packed, compressed = codec.pack(opening_body(opening.prompt_ids, codec))
+    frame = _begin(_OPEN, _COMPRESSED * compressed | _NAMES_CODEBOOK * (codec.mark is not None))
     frame.varint(opening.session)
+    frame.raw(codec.mark or b"")
     frame.varint(opening.vocabulary.num_tokens)
     frame.raw(opening.vocabulary.digest)
     sampling = opening.sampling
@@ -51,12 +55,23 @@ def encode_open(opening: Open, codec: BodyCodec) -> bytes:
     return bytes(frame.buffer)
 
 
+def opening_body(prompt_ids: Sequence[int], codec: BodyCodec) -> bytes:
+    """The body of an opening before it is compressed: what a dictionary is trained on."""
+    body = Writer()
+    body.varint(len(prompt_ids))
+    body.varints(codec.ranks(prompt_ids))
+    return bytes(body.buffer)
+
+
 def decode_open(data: bytes, codec: BodyCodec) -> Open:
-    """An opening from its frame."""
-    reader, kind, flags = _begin_reading(data, known_flags=_COMPRESSED)
+    """An opening from its frame. Raises UnknownCodebook unless the codec is the one it names (`read_mark`)."""
+    reader, kind, flags = _begin_reading(data, known_flags=_COMPRESSED | _NAMES_CODEBOOK)
     if kind != _OPEN:
         raise UnknownKind("kind", f"{kind} is not an opening", 0)
     session = reader.varint("session", 0, frames.MAX_SESSION)
+    mark = reader.raw("codebook", MARK_BYTES) if flags & _NAMES_CODEBOOK else None
+    if mark != codec.mark:
+        raise UnknownCodebook("codebook", f"{_hex(mark)} is named, {_hex(codec.mark)} is at hand")
     num_tokens = reader.varint("vocabulary size", 1, frames.MAX_TOKEN_ID + 1)
     vocabulary = Fingerprint(num_tokens, reader.raw("vocabulary digest", DIGEST_BYTES))
     sampling = _read_sampling(reader)
@@ -64,23 +79,17 @@ def decode_open(data: bytes, codec: BodyCodec) -> Open:
     max_length = reader.varint("maximum length", 1, frames.MAX_POSITION)
     body = Reader(codec.unpack(reader.rest(), compressed=bool(flags & _COMPRESSED)))
     count = body.varint("prompt length", 1, min(frames.MAX_PROMPT, max_length))
-    prompt_ids = tuple(body.varints("prompt ids", count, 0, num_tokens - 1))
+    prompt_ids = _read_ids(body, "prompt ids", count, codec, num_tokens)
     body.end()
     return Open(session, vocabulary, sampling, seed, max_length, prompt_ids)
 
 
 def encode_draft(draft: Draft, codec: BodyCodec) -> bytes:
     """A draft's frame; run and distribution are the compressed body."""
-    assert len(draft.run_ids) == len(draft.run_weights)
-    body = Writer()
-    body.varint(len(draft.run_ids))
-    body.varints(draft.run_ids)
-    body.raw(bytes(weight - 1 for weight in draft.run_weights))
-    if draft.doubt is not None:
-        _write_distribution(body, draft.doubt)
-    packed, compressed = codec.pack(bytes(body.buffer))
+    packed, compressed = codec.pack(draft_body(draft, codec))
     kind = _AUDIT if draft.doubt is None else _ASK
-    frame = _begin(kind, _COMPRESSED * compressed | _FINAL * draft.final)
+    flags = _COMPRESSED * compressed | _FINAL * draft.final | _BY_CODEBOOK * (codec.mark is not None)
+    frame = _begin(kind, flags)
     frame.varint(draft.session)
     frame.varint(draft.epoch)
     frame.varint(draft.position)
@@ -90,11 +99,29 @@ def encode_draft(draft: Draft, codec: BodyCodec) -> bytes:
     return bytes(frame.buffer)
 
 
+def draft_body(draft: Draft, codec: BodyCodec) -> bytes:
+    """The body of a draft before it is compressed."""
+    assert len(draft.run_ids) == len(draft.run_weights)
+    body = Writer()
+    body.varint(len(draft.run_ids))
+    body.varints(codec.ranks(draft.run_ids))
+    body.raw(bytes(weight - 1 for weight in draft.run_weights))
+    if draft.doubt is not None:
+        _write_distribution(body, draft.doubt, codec)
+    return bytes(body.buffer)
+
+
 def decode_draft(data: bytes, codec: BodyCodec, num_tokens: int = frames.MAX_TOKEN_ID + 1) -> Draft:
-    """A draft from its frame; ids must lie below `num_tokens`, the vocabulary that both ends share."""
-    reader, kind, flags = _begin_reading(data, known_flags=_COMPRESSED | _FINAL)
+    """A draft from its frame; ids must lie below `num_tokens`, the vocabulary that both ends share.
+
+    Which codebook is said by the session's opening. Raises UnknownCodebook where the frame was written by one
+    (`is_by_codebook`) and the codec is none, or the reverse.
+    """
+    reader, kind, flags = _begin_reading(data, known_flags=_COMPRESSED | _FINAL | _BY_CODEBOOK)
     if kind not in (_ASK, _AUDIT):
         raise UnknownKind("kind", f"{kind} is not a draft", 0)
+    if bool(flags & _BY_CODEBOOK) != (codec.mark is not None):
+        raise UnknownCodebook("codebook", f"{_hex(codec.mark)} is the session's, which the draft denies")
     session = reader.varint("session", 0, frames.MAX_SESSION)
     epoch = reader.varint("epoch", 0, frames.MAX_EPOCH)
     position = reader.varint("position", 1, frames.MAX_POSITION)
@@ -102,9 +129,9 @@ def decode_draft(data: bytes, codec: BodyCodec, num_tokens: int = frames.MAX_TOK
     body = Reader(codec.unpack(reader.rest(), compressed=bool(flags & _COMPRESSED)))
     room = frames.MAX_POSITION - position - (kind == _ASK)
     count = body.varint("run length", 0, min(frames.MAX_RUN, room))
-    run_ids = tuple(body.varints("run ids", count, 0, num_tokens - 1))
+    run_ids = _read_ids(body, "run ids", count, codec, num_tokens)
     run_weights = tuple(byte + 1 for byte in body.raw("run weights", count))
-    doubt = _read_distribution(body, deadline_ms, num_tokens) if kind == _ASK else None
+    doubt = _read_distribution(body, deadline_ms, codec, num_tokens) if kind == _ASK else None
     body.end()
     return Draft(session, epoch, position, run_ids, run_weights, doubt, final=bool(flags & _FINAL))
 
@@ -164,6 +191,24 @@ def peek_session(data: bytes) -> int | None:
         return None
 
 
+def _hex(mark: bytes | None) -> str:
+    return "none" if mark is None else mark.hex()
+
+
+def read_mark(opening: bytes) -> bytes | None:
+    """The mark of the codebook that an opening names, unchecked otherwise; None where it names none."""
+    if len(opening) < 2 or opening[0] & 0xF != _OPEN or not opening[1] & _NAMES_CODEBOOK:
+        return None
+    reader = Reader(opening[2 : 2 + _MAX_SESSION_BYTES + MARK_BYTES])
+    reader.varint("session", 0, frames.MAX_SESSION)
+    return reader.raw("codebook", MARK_BYTES)
+
+
+def is_by_codebook(draft: bytes) -> bool:
+    """Whether a draft was written by its session's codebook; unchecked otherwise."""
+    return len(draft) >= 2 and draft[0] & 0xF in (_ASK, _AUDIT) and bool(draft[1] & _BY_CODEBOOK)
+
+
 def _begin(kind: int, flags: int) -> Writer:
     writer = Writer()
     writer.raw(bytes((VERSION << 4 | kind, flags)))
@@ -182,22 +227,44 @@ def _begin_reading(data: bytes, *, known_flags: int) -> tuple[Reader, int, int]:
     return reader, first & 0xF, flags
 
 
-def _write_distribution(body: Writer, doubt: Doubt) -> None:
-    """k, ids as gaps, then all weights but the last, which the sum tells, and the draft token's index."""
+def _read_ids(body: Reader, what: str, count: int, codec: BodyCodec, num_tokens: int) -> tuple[int, ...]:
+    """A column of token ids, each below `num_tokens`; a rank may be above and its id below, or the reverse."""
+    highest = num_tokens - 1 if codec.mark is None else frames.MAX_TOKEN_ID
+    start = body.offset
+    ids = codec.ids(body.varints(what, count, 0, highest))
+    _check_ids(what, ids, num_tokens, start)
+    return tuple(ids)
+
+
+def _check_ids(what: str, ids: Sequence[int], num_tokens: int, offset: int) -> None:
+    if ids and (largest := max(ids)) >= num_tokens:
+        raise OutOfRange(what, f"{largest} is not below {num_tokens}", offset)
+
+
+def _write_distribution(body: Writer, doubt: Doubt, codec: BodyCodec) -> None:
+    """k, ids or ranks as gaps, all weights but the last, which the sum tells, and the draft token's index.
+
+    Everything in the order of what travels: by rank where there is a codebook.
+    """
     q_hat = doubt.q_hat
+    ranks = codec.ranks(q_hat.token_ids.tolist())
+    order = sorted(range(q_hat.k), key=ranks.__getitem__)
+    weights = q_hat.weights.tolist()
     body.varint(q_hat.k)
-    body.varints(deltas(q_hat.token_ids.tolist()))
+    body.varints(deltas([ranks[index] for index in order]))
     if q_hat.k > 1:
-        body.raw(bytes(weight - 1 for weight in q_hat.weights[:-1].tolist()))
-        body.raw(bytes((doubt.drawn_index,)))
+        body.raw(bytes(weights[index] - 1 for index in order[:-1]))
+        body.raw(bytes((order.index(doubt.drawn_index),)))
 
 
-def _read_distribution(body: Reader, deadline_ms: int, num_tokens: int) -> Doubt:
+def _read_distribution(body: Reader, deadline_ms: int, codec: BodyCodec, num_tokens: int) -> Doubt:
     k = body.varint("k", 1, min(MAX_K, num_tokens))
     start = body.offset
-    token_ids = from_deltas(body.varints("distribution ids", k, 0, num_tokens - 1))
-    if token_ids[-1] >= num_tokens:
-        raise OutOfRange("distribution ids", f"{token_ids[-1]} is not below {num_tokens}", start)
+    ranks = from_deltas(body.varints("distribution ids", k, 0, frames.MAX_TOKEN_ID))
+    if ranks[-1] > frames.MAX_TOKEN_ID:
+        raise OutOfRange("distribution ids", f"{ranks[-1]} is not below {frames.MAX_TOKEN_ID + 1}", start)
+    token_ids = codec.ids(ranks)
+    _check_ids("distribution ids", token_ids, num_tokens, start)
     start = body.offset
     weights = [byte + 1 for byte in body.raw("distribution weights", k - 1)]
     last = WEIGHT_SUM - sum(weights)
@@ -206,8 +273,10 @@ def _read_distribution(body: Reader, deadline_ms: int, num_tokens: int) -> Doubt
     index = body.raw("draft token", 1)[0] if k > 1 else 0
     if index >= k:
         raise OutOfRange("draft token", f"index {index} is not below {k}", body.offset - 1)
-    q_hat = TruncatedDistribution(np.array(token_ids, np.int32), np.array([*weights, last], np.uint16))
-    return Doubt(q_hat, index, deadline_ms)
+    order = np.argsort(token_ids)  # by id, whatever order they came in
+    sent_weights = np.array([*weights, last], np.uint16)
+    q_hat = TruncatedDistribution(np.array(token_ids, np.int32)[order], sent_weights[order])
+    return Doubt(q_hat, int(np.flatnonzero(order == index)[0]), deadline_ms)
 
 
 def _read_sampling(reader: Reader) -> SamplingParameters:

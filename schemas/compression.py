@@ -6,6 +6,8 @@ from outside is bounded before it is decompressed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import zstandard
 
 from schemas.errors import BadCompression, TooLarge
@@ -18,7 +20,12 @@ _LEVEL = 19  # bodies are tens of bytes: the highest level takes microseconds
 
 
 class BodyCodec:
-    """Compresses bodies, with a dictionary where a pair's profile has one, and back. Not thread-safe."""
+    """How bodies are written: compressed where that pays, ids as they are. Not thread-safe.
+
+    A `schemas.codebook.Codebook` writes them by what is known of a pair; `mark` then says by which codebook.
+    """
+
+    mark: bytes | None = None
 
     def __init__(self, dictionary: bytes | None = None) -> None:
         data = None if dictionary is None else _dictionary(dictionary)
@@ -36,6 +43,14 @@ class BodyCodec:
         self._decompressor = zstandard.ZstdDecompressor(
             dict_data=data, format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=_MAX_WINDOW_BYTES
         )
+
+    def ranks(self, ids: Sequence[int]) -> Sequence[int]:
+        """The ids as they travel."""
+        return ids
+
+    def ids(self, ranks: Sequence[int]) -> Sequence[int]:
+        """Undo `ranks`."""
+        return ranks
 
     def pack(self, body: bytes) -> tuple[bytes, bool]:
         """The shorter of the body and its compressed form; True where it is the compressed one."""

@@ -14,7 +14,8 @@ HunchError
     ├── UnknownKind         no such frame kind, flag or topic
     ├── OutOfRange          a value outside its bounds, ids and weights included
     ├── TooLarge            longer than allowed, compressed or not
-    └── BadCompression      zstd refused the body
+    ├── BadCompression      zstd refused the body
+    └── UnknownCodebook     written with a codebook that this side does not hold
 """
 
 from __future__ import annotations
@@ -91,3 +92,7 @@ class TooLarge(WireError):
 
 class BadCompression(WireError):
     """zstd refused the compressed body."""
+
+
+class UnknownCodebook(WireError):
+    """The body was written with a codebook that this side does not hold."""

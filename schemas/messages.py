@@ -27,6 +27,7 @@ MAX_JSON_INTEGER = 2**53 - 1
 _MAX_PLACE = 64
 
 Share = Annotated[float, Field(ge=0, le=1)]
+CodebookDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
 
 
@@ -94,6 +95,9 @@ class WorkerStatus(Message):
     max_sessions: Count = Field(0, description="sessions held at most; then the longest idle one is evicted")
     n_ctx: Count = Field(0, description="tokens that a session may hold")
     load: Share = Field(0.0, description="share of the time since the last beat spent in the target model")
+    codebooks: tuple[CodebookDigest, ...] | None = Field(
+        None, max_length=64, description="digests of the codebooks that an opening may name"
+    )
 
 
 class Usage(Message):

@@ -13,6 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.codebook import MAX_RANKED_IDS, Codebook
+from schemas.distribution import MAX_K
+from schemas.errors import BadCompression
+from schemas.frames import MAX_TOKEN_ID
 from schemas.messages import MAX_JSON_INTEGER, Count, Message, Share, VocabularyMark
 from schemas.sampling import SamplingParameters
 
@@ -21,8 +25,10 @@ MAX_DICTIONARY_BYTES = 1 << 14
 # Four full tables and a dictionary fit a JSON message; keys that explain the least are left out.
 MAX_TABLE_ENTRIES = 3072
 
+KRuleName = Literal["cost", "fixed", "cu-hlm-online", "cu-hlm-offline"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Key = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 Thousandths = Annotated[int, Field(ge=-1000, le=1000)]
 
 
@@ -113,13 +119,35 @@ class LearnedModel(Message):
         return self
 
 
+class KRule(Message):
+    """How many tokens of a distribution are sent: a rule by name, at most `k`, and what else it needs."""
+
+    name: KRuleName = Field(description="which rule")
+    k: int = Field(ge=1, le=MAX_K, description="tokens that are sent, at most")
+    least_share: Share = Field(0.0, description="share of the probability worth sending; for the rule cost")
+    max_left_out: Share = Field(0.0, description="probability that may be left out; for the cu-hlm rules")
+
+
+class KRuleReport(Message):
+    """What a rule came to on the held-out part."""
+
+    rule: KRule = Field(description="which one")
+    skipped: Share = Field(description="tokens kept without asking; what follows is of the others")
+    mean_k: float = Field(ge=1, description="tokens that were sent, on average")
+    frame_bytes: float = Field(ge=0, description="mean size of a whole frame, its run included")
+    rejected: Share = Field(description="mean rejection probability")
+    cost: float = Field(
+        ge=0, description="bytes a token: frame_bytes, and rejection_bytes for what is rejected"
+    )
+
+
 class Profile(Message):
     """`profiles/{id}`: all that calibration found out about a pair."""
 
     version: Literal[1] = Field(1, description="of this form")
     pair: Pair = Field(description="which two models")
     sampling: SamplingParameters = Field(description="what was calibrated with")
-    k: int = Field(ge=1, le=256, description="tokens of a distribution that were sent, at most")
+    k: int = Field(ge=1, le=MAX_K, description="tokens of a distribution that were sent, at most")
     fitted: Count = Field(description="positions that the fits saw")
     held_out: Count = Field(description="positions that the figures are from")
     mean_beta: Share = Field(description="what skipping everything would cost")
@@ -127,19 +155,40 @@ class Profile(Message):
     default_estimator: str = Field(description="the one that predicts rejection best")
     linear: LinearFit = Field(description="the paper's own")
     learned: LearnedModel = Field(description="the learned estimator")
-    dictionary: str | None = Field(None, description="zstd dictionary for drafts, base64")
+    k_rule: KRule | None = Field(None, description="the rule of the least cost; agents follow it")
+    k_rules: tuple[KRuleReport, ...] = Field(
+        (), max_length=64, description="what it and others came to, those of CU-HLM among them"
+    )
+    rejection_bytes: float = Field(125.0, gt=0, description="what a rejection was taken to cost, in bytes")
+    dictionary: str | None = Field(
+        None, description="zstd dictionary of the codebook, base64; none: no codebook"
+    )
+    ranked_ids: tuple[TokenId, ...] = Field(
+        (), max_length=MAX_RANKED_IDS, description="the most frequent token ids, for the codebook"
+    )
 
     @field_validator("dictionary")
     @classmethod
-    def _dictionary_is_base64(cls, text: str | None) -> str | None:
+    def _dictionary_works(cls, text: str | None) -> str | None:
         if text is not None:
             try:
-                size = len(base64.b64decode(text, validate=True))
+                content = base64.b64decode(text, validate=True)
             except binascii.Error as error:
                 raise ValueError("not base64") from error
-            if size > MAX_DICTIONARY_BYTES:
-                raise ValueError(f"{size} bytes, at most {MAX_DICTIONARY_BYTES}")
+            if len(content) > MAX_DICTIONARY_BYTES:
+                raise ValueError(f"{len(content)} bytes, at most {MAX_DICTIONARY_BYTES}")
+            try:
+                Codebook(content)
+            except BadCompression as error:
+                raise ValueError(str(error)) from error
         return text
+
+    @field_validator("ranked_ids")
+    @classmethod
+    def _ranks_differ(cls, ids: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(ids)) != len(ids):
+            raise ValueError("an id has two ranks")
+        return ids
 
     @model_validator(mode="after")
     def _default_is_reported(self) -> Profile:
@@ -151,6 +200,17 @@ class Profile(Message):
     def id(self) -> str:
         """The last level of the profile's topic."""
         return self.pair.id
+
+    def offline_k(self) -> int | None:
+        """The one `k` that CU-HLM's offline rule finds; None where it was not looked for."""
+        found = (report.rule.k for report in self.k_rules if report.rule.name == "cu-hlm-offline")
+        return next(found, None)
+
+    def codebook(self) -> Codebook | None:
+        """How the pair's sessions write their bodies; None where calibration found no gain in it."""
+        return (
+            None if self.dictionary is None else Codebook(base64.b64decode(self.dictionary), self.ranked_ids)
+        )
 
     def start_for(self, estimator: str, risk: float) -> float | None:
         """The threshold to start from: that of the largest calibrated risk that is not above the given one.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_agent.calibration.building import Columns, build_profile
+from edge_agent.calibration.building import Columns, build_profile, judge
+from edge_agent.calibration.k_rules import RuleChoice
 from edge_agent.learned import PREDICTION_FEATURES, table_keys
 from edge_agent.uncertainty import ESTIMATOR_NAMES
 from schemas.messages import VocabularyMark
-from schemas.profile import Pair, Profile
+from schemas.profile import KRule, KRuleReport, Pair, Profile
 from schemas.sampling import SamplingParameters
 
 MARK = VocabularyMark(num_tokens=4096, digest="ab" * 16)
@@ -25,9 +26,24 @@ def made_up_columns(num_positions: int = 4000, seed: int = 0) -> Columns:
     betas = np.where(token_ids == 7, 1.0, 1 / (1 + np.exp(plain[:, 0] * 2 + 2)))
     scores = np.column_stack([1 / (1 + np.exp(plain[:, 0]))] * len(ESTIMATOR_NAMES))
     keys = np.array([table_keys(int(token_id), (1, 2)) for token_id in token_ids])
-    return Columns(betas, scores, plain, keys, np.arange(num_positions) % 4 == 0)
+    return Columns(betas, np.ones(num_positions), scores, plain, keys, np.arange(num_positions) % 4 == 0)
+
+
+COST, OFFLINE = (
+    KRule(name="cost", k=12, least_share=0.08),
+    KRule(name="cu-hlm-offline", k=24, max_left_out=0.02),
+)
+RULES = RuleChoice(
+    COST,
+    tuple(
+        KRuleReport(rule=rule, skipped=0.6, mean_k=k, frame_bytes=k + 14, rejected=0.5, cost=0.4 * (k + 76.5))
+        for rule, k in ((COST, 2.5), (KRule(name="fixed", k=4), 3.9), (OFFLINE, 14.0))
+    ),
+    125.0,
+)
 
 
 def made_up_profile(pair: Pair = PAIR) -> Profile:
     """A profile of that pair."""
-    return build_profile(made_up_columns(), pair, SamplingParameters(), 16)[0]
+    columns = made_up_columns()
+    return build_profile(columns, judge(columns), pair, SamplingParameters(), RULES)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloud_broker_worker.codebooks import Codebooks
 from schemas import codec
-from schemas.compression import BodyCodec
+from schemas.errors import UnknownCodebook
 from schemas.frames import Draft, Open, WorkerFrame
 from schemas.messages import (
     AgentMetrics,
@@ -17,6 +18,7 @@ from schemas.messages import (
     WorkerStatus,
     parse_message,
 )
+from schemas.profile import Profile
 from schemas.topics import ParsedTopic, TopicKind
 
 Content = Message | Open | Draft | WorkerFrame
@@ -41,20 +43,29 @@ class Heard:
     content: Content | None
 
 
-def read(topic: ParsedTopic, payload: bytes, bodies: BodyCodec) -> Heard | None:
-    """The message on a topic; None for what the monitor has no use for. Raises WireError for what is broken."""
+def read(topic: ParsedTopic, payload: bytes, codebooks: Codebooks) -> Heard | None:
+    """The message on a topic; None for what the monitor has no use for. Raises WireError for what is broken.
+
+    Without the opening of a session or the profile of its pair, drafts of the session cannot be read.
+    """
     if topic.kind is TopicKind.PROFILE:
+        if payload:
+            codebooks.learn(parse_message(Profile, payload))
         return None
     if topic.kind in _STATUS and not payload:
         return Heard(topic.agent, topic.worker, None)
-    return Heard(topic.agent, topic.worker, _content(topic.kind, payload, bodies))
+    try:
+        return Heard(topic.agent, topic.worker, _content(topic, payload, codebooks))
+    except UnknownCodebook:
+        return None  # not broken: opened before the monitor listened
 
 
-def _content(kind: TopicKind, payload: bytes, bodies: BodyCodec) -> Content:
+def _content(topic: ParsedTopic, payload: bytes, codebooks: Codebooks) -> Content:
+    kind, agent = topic.kind, topic.agent or ""
     if kind is TopicKind.OPEN:
-        return codec.decode_open(payload, bodies)
+        return codec.decode_open(payload, codebooks.for_opening(agent, payload))
     if kind is TopicKind.DRAFT:
-        return codec.decode_draft(payload, bodies)
+        return codec.decode_draft(payload, codebooks.for_draft(agent, payload))
     if kind is TopicKind.VERDICT:
         return codec.decode_worker_frame(payload)
     return parse_message(_JSON[kind], payload)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 from rich.console import RenderableType
 
+from cloud_broker_worker.codebooks import Codebooks
 from cloud_broker_worker.monitor import intake
 from cloud_broker_worker.monitor.drill_down import drill_down
 from cloud_broker_worker.monitor.fleet import Event, Fleet
@@ -20,7 +21,6 @@ from cloud_broker_worker.monitor.settings import MonitorSettings
 from cloud_broker_worker.monitor.warn import Warned, warnings
 from runtime.llama import Model
 from runtime.mqtt import Connection, Message
-from schemas.compression import BodyCodec
 from schemas.errors import WireError
 from schemas.vocabulary import Vocabulary
 
@@ -52,7 +52,7 @@ class Monitor:
         self.connection = Connection(settings.broker_address())
         # QoS 0 also for what is sent with more: a watcher must not make the broker keep anything for it.
         self._inbox = self.connection.subscribe([(settings.topics.everything(), 0)], max_queued=_MAX_QUEUED)
-        self._bodies = BodyCodec()
+        self._codebooks = Codebooks()
         self._stopping = False
         self.log: deque[str] = deque(maxlen=2)
 
@@ -89,7 +89,7 @@ class Monitor:
         try:
             topic = self.settings.topics.parse(message.topic)
             agent, worker = topic.agent, topic.worker
-            heard = intake.read(topic, message.payload, self._bodies)
+            heard = intake.read(topic, message.payload, self._codebooks)
         except WireError as error:
             self.fleet.hear_broken(agent, worker, error)
             return []

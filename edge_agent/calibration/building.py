@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.calibration import fitting
-from edge_agent.calibration.collecting import Sample
 from edge_agent.calibration.fitting import Column, Matrix
+from edge_agent.calibration.k_rules import RuleChoice
+from edge_agent.calibration.replay import Sample, replay
 from edge_agent.learned import FEATURES, TABLES, table_keys, token_features
+from edge_agent.truncation import truncation
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
 from schemas.profile import (
     MAX_TABLE_ENTRIES,
     EstimatorReport,
+    KRule,
     LearnedModel,
     LinearFit,
     Pair,
@@ -37,19 +40,23 @@ Keys = npt.NDArray[np.int64]  # [n]
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Samples as columns over n positions."""
+    """Samples under one rule for `k`, as columns over n positions."""
 
     betas: Column  # [n]
+    weights: Column  # [n], how much each counts (`Replayed.chance`)
     scores: Matrix  # [n, estimators]
     plain: Matrix  # [n, prediction features]
     keys: npt.NDArray[np.int64]  # [n, tables]
     held_out: npt.NDArray[np.bool_]  # [n]
 
 
-def as_columns(samples: Sequence[Sample], held_out: Sequence[bool]) -> Columns:
-    """The samples, and for each whether it is kept from the fits."""
+def as_columns(samples: Sequence[Sample], held_out: Sequence[bool], rule: KRule) -> Columns:
+    """The samples under the rule, and for each whether it is kept from the fits."""
+    truncate = truncation(rule)
+    replayed = [replay(sample, truncate) for sample in samples]
     return Columns(
-        np.array([sample.beta for sample in samples]),
+        np.array([each.beta for each in replayed]),
+        np.array([each.chance for each in replayed]),
         np.array([sample.scores for sample in samples]),
         np.array([sample.features for sample in samples]),
         np.array([table_keys(s.token_id, s.previous_ids) for s in samples], np.int64),
@@ -57,41 +64,61 @@ def as_columns(samples: Sequence[Sample], held_out: Sequence[bool]) -> Columns:
     )
 
 
-def build_profile(
-    columns: Columns, pair: Pair, sampling: SamplingParameters, k: int, dictionary: str | None = None
-) -> tuple[Profile, dict[str, Column]]:
-    """The profile, and each estimator's scores on the held-out part, `[held out]`, for the report."""
-    held_out = columns.held_out
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Every estimator on every position, the learned one included, and what it is worth on the held-out part."""
+
+    scores: dict[str, Column]  # [n] each
+    reports: tuple[EstimatorReport, ...]
+    learned: LearnedModel
+
+    @property
+    def best(self) -> EstimatorReport:
+        """The one that predicts rejection best."""
+        return max(self.reports, key=lambda report: report.auroc)
+
+
+def judge(columns: Columns) -> Judged:
+    """Fit the learned estimator, and hold all of them against the held-out part."""
     learned, learned_scores = fit_learned(columns)
-    names = dict(zip(ESTIMATOR_NAMES, columns.scores.T, strict=True))
-    scores = {name: column[held_out] for name, column in names.items()}
-    scores[LEARNED] = learned_scores[held_out]
-    betas = columns.betas[held_out]
-    reports = tuple(report_on(name, column, betas) for name, column in scores.items())
-    sampled = names["sampled-perturbation"][~held_out]
-    profile = Profile(
+    scores = dict(zip(ESTIMATOR_NAMES, columns.scores.T, strict=True)) | {LEARNED: learned_scores}
+    out = columns.held_out
+    betas, weights = columns.betas[out], columns.weights[out]
+    reports = tuple(report_on(name, column[out], betas, weights) for name, column in scores.items())
+    return Judged(scores, reports, learned)
+
+
+def build_profile(
+    columns: Columns, judged: Judged, pair: Pair, sampling: SamplingParameters, rules: RuleChoice
+) -> Profile:
+    """The profile, as yet without a codebook."""
+    out = columns.held_out
+    return Profile(
         pair=pair,
         sampling=sampling,
-        k=k,
-        fitted=int((~held_out).sum()),
-        held_out=int(held_out.sum()),
-        mean_beta=float(betas.mean()),
-        estimators=reports,
-        default_estimator=max(reports, key=lambda report: report.auroc).name,
-        linear=linear_fit(sampled, columns.betas[~held_out]),
-        learned=learned,
-        dictionary=dictionary,
+        k=rules.chosen.k,
+        fitted=int((~out).sum()),
+        held_out=int(out.sum()),
+        mean_beta=fitting.mean(columns.betas[out], columns.weights[out]),
+        estimators=judged.reports,
+        default_estimator=judged.best.name,
+        linear=linear_fit(
+            judged.scores["sampled-perturbation"][~out], columns.betas[~out], columns.weights[~out]
+        ),
+        learned=judged.learned,
+        k_rule=rules.chosen,
+        k_rules=rules.reports,
+        rejection_bytes=rules.rejection_bytes,
     )
-    return profile, scores
 
 
-def report_on(name: str, scores: Column, betas: Column) -> EstimatorReport:
+def report_on(name: str, scores: Column, betas: Column, weights: Column) -> EstimatorReport:
     """AUROC, correlation, and the thresholds for all risks."""
-    starts = [(risk, *fitting.threshold_for(risk, scores, betas)) for risk in RISKS]
+    starts = [(risk, *fitting.threshold_for(risk, scores, betas, weights)) for risk in RISKS]
     return EstimatorReport(
         name=name,
-        auroc=fitting.auroc(scores, betas),
-        correlation=fitting.correlation(scores, betas),
+        auroc=fitting.auroc(scores, betas, weights),
+        correlation=fitting.correlation(scores, betas, weights),
         thresholds=tuple(
             StartingThreshold(risk=risk, threshold=min(1.0, threshold), skipped=skipped)
             for risk, threshold, skipped in starts
@@ -99,9 +126,9 @@ def report_on(name: str, scores: Column, betas: Column) -> EstimatorReport:
     )
 
 
-def linear_fit(scores: Column, betas: Column) -> LinearFit:
+def linear_fit(scores: Column, betas: Column, weights: Column) -> LinearFit:
     """The paper's line and where it meets beta 0 (risk-averse) and its second threshold's beta (risk-prone)."""
-    slope, intercept = fitting.line(scores, betas)
+    slope, intercept = fitting.line(scores, betas, weights)
     rises = slope > 0
     return LinearFit(
         slope=slope,
@@ -118,14 +145,14 @@ def fit_learned(columns: Columns) -> tuple[LearnedModel, Column]:
     two before; the table of pairs. Then one logistic model over all. On the positions of the fit a key's
     residual leaves out the position itself, or rare keys would seem to know their own beta.
     """
-    fit, betas = ~columns.held_out, columns.betas
-    first = _fitted(columns.plain, betas, fit)
-    singles = [_residuals(columns.keys[:, index], betas - first, fit) for index in range(3)]
-    second = _fitted(np.column_stack([columns.plain, *(column for column, _ in singles)]), betas, fit)
-    pairs = _residuals(columns.keys[:, 3], betas - second, fit)
+    fit, betas, counts = ~columns.held_out, columns.betas, columns.weights
+    first = _fitted(columns.plain, betas, counts, fit)
+    singles = [_residuals(columns.keys[:, index], betas - first, counts, fit) for index in range(3)]
+    second = _fitted(np.column_stack([columns.plain, *(column for column, _ in singles)]), betas, counts, fit)
+    pairs = _residuals(columns.keys[:, 3], betas - second, counts, fit)
     residuals = np.column_stack([column for column, _ in (*singles, pairs)])  # [n, tables]
     features = np.column_stack([columns.plain, token_features(columns.plain, residuals)])
-    means, scales, weights = _standardised(features, betas, fit)
+    means, scales, weights = _standardised(features, betas, counts, fit)
     tables = dict(zip(TABLES, (table for _, table in (*singles, pairs)), strict=True))
     model = LearnedModel(
         features=FEATURES,
@@ -138,24 +165,27 @@ def fit_learned(columns: Columns) -> tuple[LearnedModel, Column]:
     return model, fitting.sigmoid(weights[0] + (features - means) / scales @ weights[1:])
 
 
-def _fitted(features: Matrix, betas: Column, fit: npt.NDArray[np.bool_]) -> Column:
-    means, scales, weights = _standardised(features, betas, fit)
+def _fitted(features: Matrix, betas: Column, counts: Column, fit: npt.NDArray[np.bool_]) -> Column:
+    means, scales, weights = _standardised(features, betas, counts, fit)
     return fitting.sigmoid(weights[0] + (features - means) / scales @ weights[1:])
 
 
 def _standardised(
-    features: Matrix, betas: Column, fit: npt.NDArray[np.bool_]
+    features: Matrix, betas: Column, counts: Column, fit: npt.NDArray[np.bool_]
 ) -> tuple[Column, Column, Column]:
     means, scales = features[fit].mean(axis=0), features[fit].std(axis=0)
     scales[scales < 1e-9] = 1.0  # a feature that does not vary
-    return means, scales, fitting.logistic((features[fit] - means) / scales, betas[fit])
+    return means, scales, fitting.logistic((features[fit] - means) / scales, betas[fit], counts[fit])
 
 
-def _residuals(keys: Keys, left: Column, fit: npt.NDArray[np.bool_]) -> tuple[Column, ResidualTable]:
+def _residuals(
+    keys: Keys, left: Column, weights: Column, fit: npt.NDArray[np.bool_]
+) -> tuple[Column, ResidualTable]:
     """Each position's residual by its key, `[n]`, and the table of those worth keeping."""
     values, index = np.unique(keys, return_inverse=True)
-    sums = np.bincount(index[fit], left[fit], len(values))
-    counts = np.bincount(index[fit], minlength=len(values))
+    own, weighed = index[fit], (weights * left)[fit]
+    sums = np.bincount(own, weighed, len(values))
+    counts = np.bincount(own, weights[fit], len(values))
     means = sums / (counts + _PRIOR)
     # What a key explains grows with its count and its residual; keys that round to nothing are dropped too.
     worth = np.where(np.abs(means) >= 0.0005, counts * means**2, 0.0)
@@ -164,8 +194,7 @@ def _residuals(keys: Keys, left: Column, fit: npt.NDArray[np.bool_]) -> tuple[Co
     is_kept = np.zeros(len(values), np.bool_)
     is_kept[kept] = True
     column = np.where(is_kept, means, 0.0)[index]
-    own = index[fit]
-    without = (sums[own] - left[fit]) / (counts[own] - 1 + _PRIOR)
+    without = (sums[own] - weighed) / (counts[own] - weights[fit] + _PRIOR)
     column[fit] = np.where(is_kept[own], without, 0.0)
     thousandths = np.rint(means[kept] * 1000).astype(int)
     table = ResidualTable(keys=tuple(values[kept].tolist()), thousandths=tuple(thousandths.tolist()))

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from edge_agent.agent import Agent
-from edge_agent.calibration.building import as_columns, build_profile
 from edge_agent.calibration.collecting import Collector
+from edge_agent.calibration.findings import Given, find_out
+from edge_agent.calibration.k_rules import Prices
 from edge_agent.calibration.report import write_report
 from edge_agent.calibration.samples import SampleFile, texts_digest
 from edge_agent.calibration.texts import Stretch, load_stretches
@@ -37,7 +38,8 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Pr
             # The address, not the setting: that may hold a password.
             raise ConfigurationError(f"no worker to calibrate with at {settings.broker_address()} ({why})")
         n_ctx = agent.drafter.capacity
-        stretches = _first(load_stretches(agent.model, settings.text, n_ctx), settings.positions)
+        with console.status("reading the text"):
+            stretches = load_stretches(agent.model, settings.text, n_ctx, settings.positions)
         samples = SampleFile(_samples_path(settings.output), _subject(pair, settings, stretches))
         try:
             _collect(agent, settings, stretches, samples, console)
@@ -58,7 +60,6 @@ def _collect(
         agent.drafter,
         agent.verifier,
         sampling=settings.sampling,
-        truncate=settings.truncate,
         seed=settings.seed or _DEFAULT_SEED,
         num_tokens=agent.model.num_meant,
     )
@@ -74,20 +75,33 @@ def _collect(
 def _build(
     settings: CalibrateSettings, pair: Pair, stretches: list[Stretch], samples: SampleFile, console: Console
 ) -> Profile:
-    rows = [(sample, stretches[n].is_held_out) for n, got in samples.by_stretch.items() for sample in got]
-    num_held_out = sum(held_out for _, held_out in rows)
-    if min(num_held_out, len(rows) - num_held_out) < _LEAST_SAMPLES // 4 or len(rows) < _LEAST_SAMPLES:
+    held_out = [stretches[number].is_held_out for number, got in samples.by_stretch.items() for _ in got]
+    num_held_out = sum(held_out)
+    if (
+        min(num_held_out, len(held_out) - num_held_out) < _LEAST_SAMPLES // 4
+        or len(held_out) < _LEAST_SAMPLES
+    ):
         raise ConfigurationError(
-            f"only {len(rows)} positions, {num_held_out} of them held out, are too few; give more text"
+            f"only {len(held_out)} positions, {num_held_out} of them held out, are too few; give more text"
         )
-    columns = as_columns([sample for sample, _ in rows], [held_out for _, held_out in rows])
-    profile, scores = build_profile(columns, pair, settings.sampling, settings.k)
+    with console.status("fitting"):
+        findings = find_out(samples.by_stretch, stretches, pair, _given(settings))
+    profile = findings.profile
     settings.output.write_bytes(profile.to_bytes())
     report = settings.output.with_suffix(".html")
-    write_report(report, profile, scores, columns.betas[columns.held_out])
+    write_report(report, findings)
     console.print(_table(profile))
     console.print(f"profile {profile.id} in {settings.output}, report in {report}")
     return profile
+
+
+def _given(settings: CalibrateSettings) -> Given:
+    return Given(
+        sampling=settings.sampling,
+        prices=Prices(settings.risk, settings.rejection_bytes, settings.max_left_out),
+        rule=settings.rule(),
+        is_set=bool(settings.model_fields_set & {"k", "k_rule"}),
+    )
 
 
 def _table(profile: Profile) -> Table:
@@ -106,23 +120,11 @@ def _samples_path(output: Path) -> Path:
 def _subject(pair: Pair, settings: CalibrateSettings, stretches: list[Stretch]) -> dict[str, object]:
     """What the samples are of, as JSON gives it back."""
     subject = {
-        "format": 1,
+        "format": 2,
         "pair": pair.model_dump(mode="json"),
         "sampling": settings.sampling.model_dump(mode="json"),
-        "k": [settings.k, settings.k_rule, settings.rejection_bytes, settings.max_left_out],
         "seed": settings.seed or _DEFAULT_SEED,
         "texts": texts_digest(stretches),
     }
     as_read: dict[str, object] = json.loads(json.dumps(subject))
     return as_read
-
-
-def _first(stretches: list[Stretch], num_positions: int) -> list[Stretch]:
-    """As many stretches as hold that number of positions."""
-    chosen: list[Stretch] = []
-    for stretch in stretches:
-        if num_positions <= 0:
-            break
-        chosen.append(stretch)
-        num_positions -= len(stretch.text_ids) + 1
-    return chosen

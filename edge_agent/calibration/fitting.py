@@ -1,7 +1,8 @@
 """Fits and scores. In: columns of scores and rejection probabilities, `[n]`. Out: coefficients, figures. Pure.
 
 A "label" here is `beta`, a probability, not 0 or 1: each position counts as rejected with weight `beta` and as
-accepted with `1 - beta`, which is what drawing the verdict many times would give.
+accepted with `1 - beta`, which is what drawing the verdict many times would give. `weights` say how much each
+position counts (see `replay`).
 """
 
 from __future__ import annotations
@@ -18,68 +19,75 @@ _RIDGE = 1e-4
 _MAX_STEPS = 30
 
 
-def auroc(scores: Column, betas: Column) -> float:
+def auroc(scores: Column, betas: Column, weights: Column) -> float:
     """The probability that a rejected position scores above an accepted one; ties count half. 0.5 if undefined."""
     order = np.argsort(scores, kind="stable")
     _, group = np.unique(scores[order], return_inverse=True)
-    rejected = np.bincount(group, betas[order])
-    accepted = np.bincount(group, 1.0 - betas[order])
+    rejected = np.bincount(group, (weights * betas)[order])
+    accepted = np.bincount(group, (weights * (1.0 - betas))[order])
     below = np.cumsum(accepted) - accepted / 2
     total = float(rejected.sum() * accepted.sum())
     return float(rejected @ below) / total if total > 0 else 0.5
 
 
-def correlation(scores: Column, betas: Column) -> float:
+def correlation(scores: Column, betas: Column, weights: Column) -> float:
     """Pearson's; 0 where one of the two does not vary."""
     if len(scores) < 2 or scores.std() == 0 or betas.std() == 0:
         return 0.0
-    return float(np.corrcoef(scores, betas)[0, 1])
+    (own, both), (_, other) = np.cov(scores, betas, aweights=weights)
+    return float(both / np.sqrt(own * other))
 
 
-def threshold_for(risk: float, scores: Column, betas: Column) -> tuple[float, float]:
+def mean(values: npt.ArrayLike, weights: Column) -> float:
+    """The mean of what counts; 0 where nothing does."""
+    total = float(weights.sum())
+    return float(weights @ np.asarray(values)) / total if total > 0 else 0.0
+
+
+def threshold_for(risk: float, scores: Column, betas: Column, weights: Column) -> tuple[float, float]:
     """The highest threshold whose skipped tokens cost at most `risk` a token, and the share it skips.
 
     All positions of one score are skipped or none; (-1, 0) where not even the surest may be.
-    Example: scores .1 .2 .3, betas 0 0 .3, risk .05: threshold .2 and two thirds; .3 would cost .1.
+    Example, all weights 1: scores .1 .2 .3, betas 0 0 .3, risk .05: threshold .2 and two thirds; .3 would cost .1.
     """
     values, group = np.unique(scores, return_inverse=True)
-    cost = np.cumsum(np.bincount(group, betas)) / len(scores)
+    cost = np.cumsum(np.bincount(group, weights * betas)) / weights.sum()
     num_kept = int(np.searchsorted(cost, risk + 1e-12, side="right"))
     if num_kept == 0:
         return -1.0, 0.0
     threshold = float(values[num_kept - 1])
-    return threshold, float((scores <= threshold).mean())
+    return threshold, mean(scores <= threshold, weights)
 
 
-def skipped_at(threshold: float, scores: Column, betas: Column) -> tuple[float, float]:
+def skipped_at(threshold: float, scores: Column, betas: Column, weights: Column) -> tuple[float, float]:
     """The share skipped at a threshold, and what that costs (mean of skip * beta a token)."""
     skips = scores <= threshold
-    return float(skips.mean()), float((skips * betas).mean())
+    return mean(skips, weights), mean(skips * betas, weights)
 
 
-def line(scores: Column, betas: Column) -> tuple[float, float]:
+def line(scores: Column, betas: Column, weights: Column) -> tuple[float, float]:
     """Slope and intercept of the least-squares line `beta = a * u + b` (CU-HLM, arXiv:2505.11788)."""
     if len(scores) < 2 or scores.std() == 0:
-        return 0.0, float(betas.mean()) if len(betas) else 0.0
-    slope, intercept = np.polyfit(scores, betas, 1)
+        return 0.0, mean(betas, weights)
+    slope, intercept = np.polyfit(scores, betas, 1, w=np.sqrt(weights))
     return float(slope), float(intercept)
 
 
-def logistic(features: Matrix, betas: Column) -> Column:
-    """Weights `[1 + features]`, the intercept first, that maximise the likelihood of `betas` (Newton's method)."""
+def logistic(features: Matrix, betas: Column, weights: Column) -> Column:
+    """Coefficients `[1 + features]`, the intercept first, that make `betas` likeliest (Newton's method)."""
     design = np.column_stack([np.ones(len(features)), features])
     penalty = np.full(design.shape[1], _RIDGE * len(design))
     penalty[0] = 1e-9
-    weights = np.zeros(design.shape[1])
+    found = np.zeros(design.shape[1])
     for _ in range(_MAX_STEPS):
-        p = sigmoid(design @ weights)
-        gradient = design.T @ (p - betas) + penalty * weights
-        curvature = (design * (p * (1 - p) + 1e-9)[:, None]).T @ design + np.diag(penalty)
+        p = sigmoid(design @ found)
+        gradient = design.T @ (weights * (p - betas)) + penalty * found
+        curvature = (design * (weights * p * (1 - p) + 1e-9)[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
-        weights -= np.clip(step, -4.0, 4.0)  # far from the optimum Newton's step may overshoot
+        found -= np.clip(step, -4.0, 4.0)  # far from the optimum Newton's step may overshoot
         if np.abs(step).max() < 1e-7:
             break
-    return np.asarray(weights)
+    return np.asarray(found)
 
 
 def sigmoid(logits: Column) -> Column:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.calibration.collecting import Sample
+from edge_agent.calibration.replay import Sample
 from edge_agent.calibration.texts import Stretch
 from schemas.errors import ConfigurationError
 

@@ -6,8 +6,9 @@ model would write become stretches. Any other file is plain text, cut into windo
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,15 @@ _HELD_OUT_OF_TEN = {2, 5, 8}
 
 @dataclass(frozen=True)
 class Stretch:
-    """`text_ids` follow on `prompt_ids`; there are `len(text_ids) + 1` positions to draw a draft token at."""
+    """`text_ids` follow on `prompt_ids`; there are `len(text_ids) + 1` positions to draw a draft token at.
+
+    One that `begins` a turn has for its prompt what an agent would open a session with.
+    """
 
     document: int
     prompt_ids: tuple[int, ...]
     text_ids: tuple[int, ...]
+    begins: bool = True
 
     @property
     def is_held_out(self) -> bool:
@@ -42,19 +47,29 @@ class Stretch:
         return self.document % 10 in _HELD_OUT_OF_TEN
 
 
-def load_stretches(model: Model, files: Sequence[Path], n_ctx: int) -> list[Stretch]:
-    """All stretches of the files, documents in an order drawn once and for all, so that any part is a sample.
+def load_stretches(
+    model: Model, files: Sequence[Path], n_ctx: int, num_positions: int | None = None
+) -> list[Stretch]:
+    """Stretches of the files, documents in an order drawn once and for all, so that any part is a sample.
 
-    Raises ConfigurationError for a file that cannot be read and for texts too short to calibrate on.
+    `num_positions` is how many there are to be, up to a stretch more; None: all. No more is tokenized than that
+    takes. Raises ConfigurationError for a file that cannot be read and for texts too short to calibrate on.
     """
     documents = [parts for file in files for parts in _documents(model, file)]
     order = np.random.default_rng(0).permutation(len(documents)).tolist()
-    stretches = [
+    stretches: list[Stretch] = []
+    found = (
         stretch
         for number, index in enumerate(order)
-        for prompt_ids, text_ids in documents[index]
+        for prompt_ids, text_ids in documents[index]()
         for stretch in _cut(number, prompt_ids, text_ids, n_ctx)
-    ]
+    )
+    for stretch in found:
+        stretches.append(stretch)
+        if num_positions is not None:
+            num_positions -= len(stretch.text_ids) + 1
+            if num_positions <= 0:
+                break
     if len({stretch.document % 10 for stretch in stretches}) < 3:
         raise ConfigurationError("the text is too short: give at least 2,000 tokens, better 20,000")
     return stretches
@@ -63,19 +78,21 @@ def load_stretches(model: Model, files: Sequence[Path], n_ctx: int) -> list[Stre
 _Parts = list[tuple[list[int], list[int]]]
 
 
-def _documents(model: Model, file: Path) -> Iterator[_Parts]:
+def _documents(model: Model, file: Path) -> Iterator[Callable[[], _Parts]]:
+    """The documents of a file, each tokenized no sooner than it is called for."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the text {file}: {error}") from error
     if file.suffix == ".jsonl":
         for number, line in enumerate(text.splitlines(), start=1):
-            yield _conversation(model, _messages(file, number, line))
+            yield functools.partial(_conversation, model, _messages(file, number, line))
         return
     ids = model.text_prompt_ids(text)
     for start in range(0, len(ids), _WINDOW_TOKENS):
         window = ids[start : start + _WINDOW_TOKENS]
-        yield [(window[:_WINDOW_PROMPT_TOKENS], window[_WINDOW_PROMPT_TOKENS:])]
+        parts = [(window[:_WINDOW_PROMPT_TOKENS], window[_WINDOW_PROMPT_TOKENS:])]
+        yield functools.partial(list, parts)
 
 
 def _messages(file: Path, number: int, line: str) -> list[dict[str, Any]]:
@@ -107,4 +124,4 @@ def _cut(document: int, prompt_ids: list[int], text_ids: list[int], n_ctx: int) 
         before = (*prompt_ids, *text_ids[:start])
         piece = tuple(text_ids[start : start + MAX_STRETCH_TOKENS])
         if before and len(before) + len(piece) + 2 < n_ctx:
-            yield Stretch(document, before, piece)
+            yield Stretch(document, before, piece, begins=start == 0)

@@ -42,6 +42,13 @@ def test_a_flag_outweighs_the_environment_which_outweighs_the_file_which_outweig
     assert (settings.risk, settings.seed, settings.k, settings.max_tokens) == (0.3, 2, 4, 256)
 
 
+def test_a_rule_for_k_is_set_by_flag_environment_or_file_alone(loaded):
+    assert not loaded("--model", "m", "--risk", "0.1").sets_rule
+    assert loaded("--model", "m", "-k", "16").sets_rule
+    assert loaded("--model", "m", environment={"HUNCH_AGENT_K_RULE": "fixed"}).sets_rule
+    assert loaded("--model", "m", toml="rejection_bytes = 60.0\n").sets_rule
+
+
 def test_lists_and_modes_can_be_given_as_flags_and_in_the_file(loaded):
     assert loaded("--model", "m", "--stop", "a,b", "--mode", "exact").mode is Mode.EXACT
     assert loaded("--model", "m", toml='stop = ["###", "END"]').stop == ("###", "END")

@@ -12,6 +12,7 @@ import zstandard
 from edge_agent.settings import Mode
 from runtime.llama import Model
 from schemas import codec
+from schemas.codebook import Codebook
 from schemas.compression import BodyCodec
 from schemas.distribution import TruncatedDistribution, one_hot
 from schemas.frames import MAX_POSITION, Doubt, Draft, Open, Refused
@@ -91,6 +92,12 @@ def broken_frames() -> dict[str, bytes]:
         ),
         "an id outside every vocabulary": asking(2**24 - 1),
         "a position outside every text": asking(5, position=MAX_POSITION - 2),
+        "a codebook that nobody knows": codec.encode_open(
+            Open(7, Fingerprint(4096, bytes(16)), GREEDY, 1, 64, (1, 2, 3)), Codebook(b"unheard of", (5,))
+        ),
+        "a codebook that its session does not have": codec.encode_draft(
+            Draft(7, 0, 3, (5,), (1,), None), Codebook(b"unheard of", (5,))
+        ),
         "a run outside every vocabulary": codec.encode_draft(Draft(7, 0, 3, (2**24 - 1,), (1,), None), CODEC),
     }
 

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas import codec, frames
+from schemas.codebook import Codebook
 from schemas.compression import MAX_BODY_BYTES, BodyCodec
 from schemas.distribution import MAX_K, TruncatedDistribution, one_hot
 from schemas.errors import (
@@ -31,7 +32,7 @@ from schemas.vocabulary import Fingerprint
 from tests.schemas.strategies import SAMPLING
 
 PLAIN = BodyCodec()
-CODECS = (PLAIN, BodyCodec(bytes(range(256)) * 4))
+CODECS = (PLAIN, BodyCodec(bytes(range(256)) * 4), Codebook(bytes(range(256)) * 4, (7, 2, 300, 70_000)))
 
 # ------------------------------------------------------------------------------------------ strategies
 
@@ -367,7 +368,7 @@ def test_a_kind_that_does_not_exist_is_refused(decoder, kind):
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("open", 0b1), ("ask", 0b11), ("audit", 0b11), ("ready", 0), ("refused", 0), ("resync", 0)],
+    [("open", 0b11), ("ask", 0b111), ("audit", 0b111), ("ready", 0), ("refused", 0), ("resync", 0)],
 )
 def test_every_flag_that_a_kind_does_not_have_is_refused(name, known):
     frame, data = EXAMPLES[name]

@@ -20,6 +20,7 @@ import pytest
 import zstandard
 
 from schemas import codec
+from schemas.codebook import Codebook
 from schemas.compression import BodyCodec
 from schemas.distribution import TruncatedDistribution
 from schemas.errors import (
@@ -28,6 +29,7 @@ from schemas.errors import (
     TooLarge,
     TrailingBytes,
     Truncated,
+    UnknownCodebook,
     UnknownKind,
     UnsupportedVersion,
     WireError,
@@ -55,6 +57,8 @@ NUM_FRAMES = 101_000
 SEED = int(os.environ.get("HUNCH_MUTATION_SEED", random.SystemRandom().getrandbits(32)))
 NUM_TOKENS = 5000
 BODY_CODEC = BodyCodec()
+RANKED_IDS = tuple(random.Random(2).sample(range(NUM_TOKENS), 900))
+CODEBOOK = Codebook(random.Random(1).randbytes(500), RANKED_IDS)
 # Small bodies are left raw by our own codec; this one compresses all, so that zstd is always on the way.
 FORCED = zstandard.ZstdCompressor(
     compression_params=zstandard.ZstdCompressionParameters.from_level(
@@ -91,13 +95,24 @@ class _Uncompressed(BodyCodec):
         return body, False
 
 
+class _UncompressedByCodebook(_Uncompressed, Codebook):
+    """The same with ranks and a mark."""
+
+
 def _varint_size(*values: int) -> int:
     writer = Writer()
     writer.varints(values)
     return len(writer.buffer)
 
 
-def random_opening(rng: random.Random) -> Sample:
+def _uncompressed(codec: BodyCodec) -> _Uncompressed:
+    """One that writes what `codec` would, but for its compression."""
+    if isinstance(codec, Codebook):
+        return _UncompressedByCodebook(random.Random(1).randbytes(500), RANKED_IDS)
+    return _Uncompressed()
+
+
+def random_opening(rng: random.Random, bodies: BodyCodec = BODY_CODEC) -> Sample:
     ids = tuple(rng.randrange(NUM_TOKENS) for _ in range(rng.choice((1, 5, 40))))
     sampling = SamplingParameters(
         temperature=rng.choice((0.0, 0.7, 10.0)),
@@ -107,13 +122,13 @@ def random_opening(rng: random.Random) -> Sample:
     )
     vocabulary = Fingerprint(NUM_TOKENS, rng.randbytes(16))
     opening = Open(rng.getrandbits(32), vocabulary, sampling, rng.getrandbits(64), 4096, ids)
-    uncompressed = _Uncompressed()
+    uncompressed = _uncompressed(bodies)
     data = codec.encode_open(opening, uncompressed)
     start = len(data) - uncompressed.body_bytes
     return Sample(data[:start], data[start:], (start,))
 
 
-def random_draft(rng: random.Random) -> Sample:
+def random_draft(rng: random.Random, bodies: BodyCodec = BODY_CODEC) -> Sample:
     run = tuple(rng.randrange(NUM_TOKENS) for _ in range(rng.choice((0, 1, 6, 64))))
     run_weights = tuple(rng.randint(1, 256) for _ in run)
     doubt = None
@@ -124,10 +139,10 @@ def random_draft(rng: random.Random) -> Sample:
         doubt = Doubt(TruncatedDistribution(token_ids, weights), rng.randrange(k), rng.choice((50, 2000)))
     session, epoch, position = rng.getrandbits(rng.choice((7, 32))), rng.randrange(9), rng.randint(1, 4000)
     draft = Draft(session, epoch, position, run, run_weights, doubt, rng.random() < 0.2)
-    uncompressed = _Uncompressed()
+    uncompressed = _uncompressed(bodies)
     data = codec.encode_draft(draft, uncompressed)
     start = len(data) - uncompressed.body_bytes
-    k_at = start + _varint_size(len(run), *run) + len(run)
+    k_at = start + _varint_size(len(run), *bodies.ranks(run)) + len(run)
     return Sample(data[:start], data[start:], (start,) if doubt is None else (start, k_at))
 
 
@@ -329,11 +344,23 @@ TARGETS = {
         random_draft,
         ALL_ERRORS,
     ),
+    "decode_open by codebook": Target(
+        lambda data: codec.decode_open(data, CODEBOOK),
+        lambda frame: codec.encode_open(frame, CODEBOOK),
+        lambda rng: random_opening(rng, CODEBOOK),
+        ALL_ERRORS,
+    ),
+    "decode_draft by codebook": Target(
+        lambda data: codec.decode_draft(data, CODEBOOK, NUM_TOKENS),
+        lambda frame: codec.encode_draft(frame, CODEBOOK),
+        lambda rng: random_draft(rng, CODEBOOK),
+        ALL_ERRORS,
+    ),
     "decode_worker_frame": Target(
         codec.decode_worker_frame,
         codec.encode_worker_frame,
         random_worker_frame,
-        ALL_ERRORS - {BadCompression},
+        ALL_ERRORS - {BadCompression, UnknownCodebook},
     ),
 }
 
@@ -397,6 +424,7 @@ def test_a_mutated_message_gives_a_message_or_a_wire_error():
 
 def test_the_errors_that_decoders_are_driven_to_are_all_there_are():
     errors = {Truncated, TrailingBytes, UnsupportedVersion, UnknownKind, OutOfRange, TooLarge, BadCompression}
+    errors.add(UnknownCodebook)
     assert errors == ALL_ERRORS
 
 

@@ -7,12 +7,15 @@ import json
 
 import pytest
 
+from schemas.codebook import MAX_RANKED_IDS, Codebook
 from schemas.errors import OutOfRange
 from schemas.messages import MAX_JSON_BYTES, VocabularyMark, parse_message
 from schemas.profile import (
     MAX_DICTIONARY_BYTES,
     MAX_TABLE_ENTRIES,
     EstimatorReport,
+    KRule,
+    KRuleReport,
     LearnedModel,
     LinearFit,
     Profile,
@@ -60,6 +63,11 @@ def test_the_name_of_the_draft_model_is_not_part_of_the_id():
         ({"default_estimator": "unheard of"}, "Profile"),
         ({"dictionary": "not base64!"}, "dictionary"),
         ({"dictionary": base64.b64encode(bytes(MAX_DICTIONARY_BYTES + 1)).decode()}, "dictionary"),
+        ({"dictionary": base64.b64encode(b"\x37\xa4\x30\xec broken").decode()}, "dictionary"),
+        ({"ranked_ids": [3, 4, 3]}, "ranked_ids"),
+        ({"ranked_ids": [-1]}, "ranked_ids.0"),
+        ({"ranked_ids": [2**24]}, "ranked_ids.0"),
+        ({"ranked_ids": list(range(MAX_RANKED_IDS + 1))}, "ranked_ids"),
         ({"k": 0}, "k"),
         ({"mean_beta": 1.5}, "mean_beta"),
         ({"estimators": []}, "estimators"),
@@ -88,7 +96,20 @@ def test_the_largest_tables_fit_a_json_message():
     )
     tables = {"pair": full, "draft_token": small, "previous_token": small, "one_before": small}
     learned = profile.learned.model_copy(update=tables)
-    assert len(profile.model_copy(update={"learned": learned}).to_bytes()) < MAX_JSON_BYTES
+    codebook = {
+        "dictionary": base64.b64encode(bytes(MAX_DICTIONARY_BYTES)).decode(),
+        "ranked_ids": tuple(2**23 + rank for rank in range(MAX_RANKED_IDS)),
+    }
+    largest = profile.model_copy(update={"learned": learned, **codebook})
+    assert len(largest.to_bytes()) < MAX_JSON_BYTES
+
+
+def test_a_profile_has_a_codebook_where_it_has_a_dictionary():
+    profile = made_up_profile().model_copy(update={"dictionary": None, "ranked_ids": (5,)})
+    assert profile.codebook() is None
+    book = profile.model_copy(update={"dictionary": base64.b64encode(b"words").decode()}).codebook()
+    assert book is not None
+    assert book.digest == Codebook(b"words", (5,)).digest
 
 
 def test_a_start_is_that_of_the_largest_risk_that_is_not_above_the_one_set():
@@ -126,6 +147,17 @@ def test_a_profile_has_exactly_this_text():
             one_before=table,
             pair=table,
         ),
+        k_rule=KRule(name="cost", k=16, least_share=0.0625),
+        k_rules=(
+            KRuleReport(
+                rule=KRule(name="fixed", k=4),
+                skipped=0.5,
+                mean_k=3.5,
+                frame_bytes=20.5,
+                rejected=0.25,
+                cost=25.875,
+            ),
+        ),
     )
     mark = '{"num_tokens":4096,"digest":"' + "ab" * 16 + '"}'
     columns = '{"keys":[5,9],"thousandths":[-12,250]}'
@@ -148,6 +180,8 @@ def test_a_profile_has_exactly_this_text():
         + columns
         + ',"pair":'
         + columns
-        + "}}"
+        + '},"k_rule":{"name":"cost","k":16,"least_share":0.0625,"max_left_out":0.0},"k_rules":'
+        '[{"rule":{"name":"fixed","k":4,"least_share":0.0,"max_left_out":0.0},"skipped":0.5,"mean_k":3.5,'
+        '"frame_bytes":20.5,"rejected":0.25,"cost":25.875}],"rejection_bytes":125.0,"ranked_ids":[]}'
     )
     assert profile.id == "48ae7a533a7a899efcdb775ad72a8120"

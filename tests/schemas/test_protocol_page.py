@@ -15,6 +15,7 @@ import pytest
 
 from deploy.reference import words
 from schemas import codec, compression, frames, messages
+from schemas.codebook import Codebook
 from schemas.compression import BodyCodec
 from schemas.distribution import MAX_K
 from schemas.frames import Draft, Open, Outcome, Verdict
@@ -24,6 +25,8 @@ from schemas.topics import DEFAULT_ROOT
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BODY_CODEC = BodyCodec()
+# That of the page's examples.
+CODEBOOK = Codebook(b"hunch", (7, 2))
 
 
 def test_the_table_of_topics_is_as_the_code_has_it():
@@ -63,9 +66,14 @@ EXAMPLES = [Example(text) for text in re.findall(r"```frame\n(.*?)\n```", TEXT, 
 VARINTS = {
     *("session", "num_tokens", "max_length", "epoch", "position", "deadline_ms", "k", "token_id", "known"),
 }
-DECODERS = {1: lambda data: codec.decode_open(data, BODY_CODEC)} | dict.fromkeys(
-    (2, 3), lambda data: codec.decode_draft(data, BODY_CODEC)
+DECODERS = {1: lambda data: codec.decode_open(data, bodies_of(data))} | dict.fromkeys(
+    (2, 3), lambda data: codec.decode_draft(data, bodies_of(data))
 )
+
+
+def bodies_of(data: bytes) -> BodyCodec:
+    """What an example is written by."""
+    return CODEBOOK if codec.read_mark(data) or codec.is_by_codebook(data) else BODY_CODEC
 
 
 def decode(data: bytes) -> Any:
@@ -98,6 +106,7 @@ def values(frame: Any) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.data[:2].hex())
 def test_an_example_frame_decodes_to_the_values_stated_beside_it(example):
     stated = dict(example.stated)
+    assert stated.pop("mark", CODEBOOK.mark.hex()) == CODEBOOK.mark.hex()
     if "token_ids" in stated:
         assert stated.pop("k", 1) == len(stated["token_ids"])
     assert stated == dict(values(decode(example.data)))
@@ -108,9 +117,9 @@ def test_an_example_frame_is_what_the_code_would_send(example):
     frame = decode(example.data)
     match frame:
         case Open():
-            sent = codec.encode_open(frame, BODY_CODEC)
+            sent = codec.encode_open(frame, bodies_of(example.data))
         case Draft():
-            sent = codec.encode_draft(frame, BODY_CODEC)
+            sent = codec.encode_draft(frame, bodies_of(example.data))
         case _:
             sent = codec.encode_worker_frame(frame)
     if isinstance(frame, Open | Draft) and example.data[1] & 1:
@@ -130,7 +139,7 @@ def test_each_line_of_an_example_holds_the_bytes_of_its_own_value(example):
                 reader.end()
             elif name in {"seed", "top_k"}:
                 assert int.from_bytes(data, "little") == value
-            elif name in {"digest", "betas"}:
+            elif name in {"digest", "betas", "mark"}:
                 assert data.hex() == value
             elif name == "reason":
                 assert data.decode() == value
@@ -161,6 +170,10 @@ LIMITS = {
     "turns in a prompt": messages.MAX_TURNS,
     "tokens asked for in a prompt": messages.MAX_ANSWER_TOKENS,
 }
+
+
+def test_the_codebook_of_the_examples_has_the_digest_that_the_page_says():
+    assert f"`{CODEBOOK.digest}`" in TEXT
 
 
 def test_the_limits_are_those_of_the_code():

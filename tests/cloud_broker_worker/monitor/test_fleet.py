@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cloud_broker_worker.codebooks import Codebooks
 from cloud_broker_worker.monitor import intake
 from cloud_broker_worker.monitor.drill_down import drill_down
 from cloud_broker_worker.monitor.fleet import MAX_AGENTS, AnswerEnded, Came, Event, Fleet, Reported, Went
@@ -20,7 +22,7 @@ from cloud_broker_worker.monitor.rate import Rate
 from cloud_broker_worker.monitor.render import Frame, overview
 from cloud_broker_worker.monitor.warn import warnings
 from cloud_broker_worker.monitor.words import answer_pieces, marked
-from schemas.compression import BodyCodec
+from schemas.codec import encode_draft, encode_open
 from schemas.distribution import TruncatedDistribution
 from schemas.errors import WireError
 from schemas.frames import Doubt, Draft, Open, Outcome, Refused, Verdict
@@ -37,6 +39,7 @@ from schemas.messages import (
 from schemas.sampling import SamplingParameters
 from schemas.topics import Topics
 from schemas.vocabulary import Fingerprint
+from tests.profiles import made_up_profile
 
 ONLINE, OFFLINE = Presence.ONLINE, Presence.OFFLINE
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202etxt\r\n"
@@ -276,9 +279,33 @@ def test_what_was_not_heard_is_a_gap(fleet: Fleet) -> None:
 def test_a_broken_message_is_counted_and_warned_of(fleet: Fleet, topic: str, payload: bytes) -> None:
     parsed = Topics().parse(f"hunch/v1/{topic}")
     with pytest.raises(WireError) as caught:
-        intake.read(parsed, payload, BodyCodec())
+        intake.read(parsed, payload, Codebooks())
     fleet.hear_broken(parsed.agent, parsed.worker, caught.value)
     assert kinds(fleet) == {("broken", "monitor")}
+
+
+def test_drafts_by_a_codebook_are_read_once_their_profile_and_opening_were_heard() -> None:
+    profile = made_up_profile().model_copy(
+        update={"dictionary": base64.b64encode(b"words").decode(), "ranked_ids": (7,)}
+    )
+    book, topics, books = profile.codebook(), Topics(), Codebooks()
+    assert book is not None
+    mark = Fingerprint(4096, bytes(16))
+    opening = encode_open(Open(1, mark, SamplingParameters(), 1, 64, (7, 8)), book)
+    draft = encode_draft(Draft(1, 0, 2, (7,), (256,), None), book)
+    heard = [
+        (topics.open("pi", "w"), opening),  # without its profile
+        (topics.draft("pi", "w"), draft),
+        (topics.profile("any"), profile.to_bytes()),
+        (topics.draft("pi", "w"), draft),  # without its opening
+        (topics.open("pi", "w"), opening),
+        (topics.draft("pi", "w"), draft),
+    ]
+    read = [intake.read(topics.parse(topic), payload, books) for topic, payload in heard]
+    assert [one is not None for one in read] == [False, False, False, False, True, True]
+    assert read[-1] is not None
+    assert isinstance(read[-1].content, Draft)
+    assert read[-1].content.run_ids == (7,)
 
 
 def test_nothing_that_is_said_moves_the_cursor(fleet: Fleet) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.calibration.collecting import Sample
+from edge_agent.calibration.replay import Sample
 from edge_agent.calibration.samples import SampleFile
 from schemas.errors import ConfigurationError
 
 SUBJECT = {"texts": "a", "k": 16}
-SAMPLE = Sample(3, (1, 2), 0.25, (0.5, 0.5), (1.0, -2.0), 0, (3, 4), (200, 56))
+SAMPLE = Sample(3, 200, (1, 2), 0.25, (0.5, 0.5), (1.0, -2.0), (3, 4), (0.75, 0.2), (0.25, 0.05))
 
 
 def test_what_was_kept_is_there_again(tmp_path):
