@@ -13,10 +13,10 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 override PROMPT := $(value PROMPT)
 export PROMPT
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench bench-paper clean
 
 help: ## list the commands
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## bring all that is missing: Debian packages, .venv, llama.cpp (the other commands do it first, too)
 	@deploy/bootstrap.sh
@@ -38,6 +38,9 @@ format: setup ## put the code into shape
 
 bench: setup ## measure what the documentation quotes; ARGS="--help" says what there is
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-paper: setup ## the papers' methods and ours on a real broker; CORPUS=dialogues.jsonl, ARGS="--quick"
+	@$(PYTHON) -m benchmarks paper $(if $(CORPUS),--corpus="$(CORPUS)") $(ARGS)
 
 clean: ## remove .venv and all that tools left behind
 	@rm -rf .venv .setup.log .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

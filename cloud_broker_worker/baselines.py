@@ -17,13 +17,13 @@ import numpy.typing as npt
 from runtime.sampling import draw
 from schemas.distribution import Probabilities
 
-_PROBABILITY_BITS = 8
-_INDEX_BITS = 15
+PROBABILITY_BITS = 8
+INDEX_BITS = 15
 
 
 def upload_bytes(num_entries: int) -> float:
     """What the papers charge for one upload of so many entries, in bytes; they charge nothing else."""
-    return num_entries * (_PROBABILITY_BITS + _INDEX_BITS) / 8
+    return num_entries * (PROBABILITY_BITS + INDEX_BITS) / 8
 
 
 def fill_uniformly(q: Probabilities, kept_ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

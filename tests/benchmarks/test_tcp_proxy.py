@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from tests.mqtt_helpers import DEADLINE_S, wait_for
-from tests.tcp_proxy import TcpProxy
 
 
 def echo(link: socket.socket) -> None:

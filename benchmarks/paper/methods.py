@@ -1,0 +1,77 @@
+"""What is compared. In: what the papers' fit gave on this pair. Out: methods by name. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from schemas.errors import ConfigurationError
+from schemas.profile import LinearFit
+
+# CU-HLM's offline rule gives one k for its pair (arXiv:2505.11788).
+PAPER_K = 30
+RISKS = (0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
+# Over the links: the default risk, what keeps the paper's accuracy here, and what skips far more.
+LINK_RISKS = (0.001, 0.02, 0.1)
+THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4)
+# Their estimator knows no other values than twentieths.
+PAPER_THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+
+
+class Kind(Enum):
+    """Who answers: the papers' protocol, or Hunch's agent."""
+
+    PAPER = "paper"
+    HUNCH = "hunch"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to answer.
+
+    PAPER: `threshold` None asks about every token, `num_entries` None uploads the whole vocabulary; `streams`
+    has the target answer alone. HUNCH: `edge` never asks, `risk` 0 always does, `threshold` stays fixed.
+    """
+
+    name: str
+    kind: Kind
+    threshold: float | None = None
+    num_entries: int | None = None
+    streams: bool = False
+    risk: float | None = None
+    edge: bool = False
+
+
+EDGE = Method("edge", Kind.HUNCH, edge=True)
+TARGET = Method("target", Kind.PAPER, streams=True)
+HLM = Method("hlm", Kind.PAPER)
+EXACT = Method("ours, exact", Kind.HUNCH, risk=0.0)
+
+
+def papers(fit: LinearFit) -> tuple[Method, ...]:
+    """The papers' methods that skip, at both of their thresholds, as their line over this pair gives them."""
+    thresholds = {"risk-averse": fit.risk_averse, "risk-prone": fit.risk_prone}
+    methods = []
+    for name, num_entries in (("u-hlm", None), ("cu-hlm", PAPER_K)):
+        for kind, threshold in thresholds.items():
+            if threshold is None:
+                raise ConfigurationError(
+                    "the papers' line falls on this pair: no threshold follows; calibrate on more dialogues"
+                )
+            methods.append(Method(f"{name}, {kind}", Kind.PAPER, threshold, num_entries))
+    return tuple(methods)
+
+
+def paper_at(threshold: float) -> Method:
+    """U-HLM at a threshold of one's own, for the curve."""
+    return Method(f"u-hlm, threshold {threshold:g}", Kind.PAPER, threshold)
+
+
+def at_risk(risk: float) -> Method:
+    """Ours, as users have it."""
+    return Method(f"ours, risk {risk:g}", Kind.HUNCH, risk=risk)
+
+
+def at_threshold(threshold: float) -> Method:
+    """Ours at a fixed threshold, for the curve."""
+    return Method(f"ours, threshold {threshold:g}", Kind.HUNCH, threshold=threshold)

@@ -1,0 +1,99 @@
+"""What is to be measured, in which order. In: settings, the papers' fits. Out: cells. Pure.
+
+What answers the first question stands first: accuracy and skipping, then the links, then the rest of the curves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.paper import methods
+from benchmarks.paper.links import LINKS, LOOPBACK, Link
+from benchmarks.paper.methods import Method
+from benchmarks.paper.results import Key
+from benchmarks.paper.settings import PaperSettings
+from schemas.profile import LinearFit
+
+GREEDY, SAMPLED = 0.0, 0.7
+TEMPERATURES = (GREEDY, SAMPLED)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    calls: int
+    link_calls: int
+    cell_s: float
+    positions: int
+
+    @classmethod
+    def of(cls, settings: PaperSettings) -> Size:
+        """As the settings say, or as is usual."""
+        usual = cls(20, 3, 6.0, 2_000) if settings.quick else cls(500, 15, 60.0, 20_000)
+        return cls(
+            settings.calls or usual.calls,
+            settings.link_calls or usual.link_calls,
+            settings.cell_s or usual.cell_s,
+            settings.positions or usual.positions,
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one temperature over one link; it ends after `num_calls` calls or `max_s` seconds."""
+
+    part: str
+    link: Link
+    temperature: float
+    method: Method
+    num_calls: int
+    max_s: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """Its row."""
+        return Key(self.part, self.link.name, self.temperature, self.method.name)
+
+
+def cells(size: Size, fits: dict[float, LinearFit], *, quick: bool) -> list[Cell]:
+    """All cells; `fits` by temperature."""
+    planned = []
+    for temperature in TEMPERATURES:
+        planned += _on_calls(size, temperature, _first(fits[temperature], quick=quick))
+    for link in LINKS:
+        planned += [
+            Cell("links", link, SAMPLED, method, size.link_calls, size.cell_s)
+            for method in _over_links(fits[SAMPLED], quick=quick)
+        ]
+    for temperature in () if quick else TEMPERATURES:
+        planned += _on_calls(size, temperature, _curves())
+    return planned
+
+
+def _on_calls(size: Size, temperature: float, chosen: tuple[Method, ...]) -> list[Cell]:
+    return [Cell("calls", LOOPBACK, temperature, method, size.calls) for method in chosen]
+
+
+def _first(fit: LinearFit, *, quick: bool) -> tuple[Method, ...]:
+    risks = methods.LINK_RISKS if quick else methods.RISKS
+    return (
+        methods.TARGET,
+        methods.EDGE,
+        *methods.papers(fit),
+        *(methods.at_risk(risk) for risk in risks),
+        methods.EXACT,
+        methods.HLM,
+    )
+
+
+def _over_links(fit: LinearFit, *, quick: bool) -> tuple[Method, ...]:
+    ours = [methods.at_risk(risk) for risk in methods.LINK_RISKS[1 if quick else 0 :]]
+    papers = [method for method in methods.papers(fit) if not quick or "averse" in method.name]
+    return (methods.EDGE, methods.TARGET, methods.HLM, *papers, *ours, methods.EXACT)
+
+
+def _curves() -> tuple[Method, ...]:
+    """Interleaved, so that a run that is cut short has some of both."""
+    pairs = zip(methods.THRESHOLDS, methods.PAPER_THRESHOLDS, strict=True)
+    return tuple(m for own, theirs in pairs for m in (methods.at_threshold(own), methods.paper_at(theirs)))

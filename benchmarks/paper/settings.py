@@ -1,0 +1,39 @@
+"""The benchmark's settings. In: flags, environment (HUNCH_BENCH_…), TOML. Out: checked values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from runtime.settings import FileSettings
+
+DEFAULT_FILE = Path("/etc/hunch/bench.toml")
+
+
+class PaperSettings(FileSettings):
+    """The papers' table on a real broker. Flags override HUNCH_BENCH_… variables, which override the TOML file."""
+
+    model_config = SettingsConfigDict(env_prefix="HUNCH_BENCH_")
+
+    corpus: Path = Field(description="dialogues that the models have not seen, .jsonl or .jsonl.xz")
+    output: Path | None = Field(
+        None, description="folder for page, CSV and plots; none: docs, or build/bench-paper for --quick"
+    )
+    quick: bool = Field(False, description="few calls and methods: an impression within five minutes")
+    calls: int | None = Field(
+        None, ge=1, description="calls that accuracy is judged on; none: 500, quick: 20"
+    )
+    link_calls: int | None = Field(
+        None, ge=1, description="calls over each link, at most; none: 15, quick: 3"
+    )
+    cell_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds for a method over a link, then it ends with the call; none: 60, quick: 6",
+    )
+    positions: int | None = Field(
+        None, ge=200, description="tokens to calibrate on, at most; none: 20,000, quick: 2,000"
+    )
+    seed: int = Field(1, ge=0, lt=2**32, description="makes the draws repeatable")
