@@ -26,7 +26,7 @@ def upload_bytes(num_entries: int) -> float:
     return num_entries * (PROBABILITY_BITS + INDEX_BITS) / 8
 
 
-def fill_uniformly(q: Probabilities, kept_ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def fill_uniformly(q: npt.NDArray[np.floating], kept_ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """What the worker of CU-HLM takes for q, `[vocab]`: the kept entries, and the rest of the mass spread evenly."""
     num_missing = len(q) - len(kept_ids)
     kept = q[kept_ids].astype(np.float64)

@@ -28,6 +28,7 @@ from runtime.llama import Context, ContextOptions, Model
 from runtime.mqtt import BrokerAddress, Connection
 from runtime.sampling import draw
 from runtime.seeds import Stream, generator
+from schemas.distribution import Probabilities
 from schemas.errors import LinkError
 from schemas.messages import Prompt
 from schemas.sampling import SamplingParameters
@@ -45,7 +46,8 @@ class _Answer:
     number: int
     prompt_ids: list[int]
     ids: list[int] = field(default_factory=list)
-    judged: list[Judged] = field(default_factory=list)
+    drawn_from: list[Probabilities] = field(default_factory=list)
+    uploads: list[bytes | None] = field(default_factory=list)  # None: skipped
     num_told: int = 0  # the worker knows so many of `ids`
 
 
@@ -120,10 +122,11 @@ class BaselineEdge:
         while True:
             prediction = predict(logits[: self.model.num_meant], self._sampling)
             draft_id = draw(prediction.q, rng.random())
+            answer.drawn_from.append(prediction.q)
             threshold = self._method.threshold
             if threshold is not None and estimate(prediction, draft_id) <= threshold:
                 answer.ids.append(draft_id)
-                answer.judged.append(Judged(prediction.q, None))
+                answer.uploads.append(None)
             else:
                 self._ask(answer, draft_id, prediction.q)
             if len(answer.ids) == max_tokens or self._ended(answer):
@@ -139,7 +142,7 @@ class BaselineEdge:
         # The alias saves them 27 bytes a message: how a topic is written is no part of their method.
         self._connection.publish(topic, upload, alias=True)
         answer.ids.append(self._receive(answer))
-        answer.judged.append(Judged(q, unpack(entries, len(q))))
+        answer.uploads.append(entries)
         answer.num_told = len(answer.ids)
 
     def _receive(self, answer: _Answer) -> int:
@@ -157,11 +160,15 @@ class BaselineEdge:
 
     def _produced(self, answer: _Answer, seconds: float, bytes_up: int, bytes_down: int) -> Produced:
         """With the divergence, which the papers do not measure: the target is asked aside, and for free."""
-        num_skipped = sum(judged.q_filled is None for judged in answer.judged)
+        num_skipped = answer.uploads.count(None)
         lost = [0.0] * len(answer.ids)
         if not self._method.streams:
             view = self._worker.view(answer.prompt_ids, answer.ids, self._sampling)
-            lost = losses(view, answer.ids, answer.judged)
+            judged = [
+                Judged(q, None if entries is None else unpack(entries, len(q)))
+                for q, entries in zip(answer.drawn_from, answer.uploads, strict=True)
+            ]
+            lost = losses(view, answer.ids, judged)
         return Produced(
             prompt_ids=answer.prompt_ids,
             ids=answer.ids,

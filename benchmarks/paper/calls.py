@@ -6,12 +6,13 @@ Every other dialogue is kept for calibration, so that nothing is fitted on what 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.demo.training.corpus import Dialogue, read_dialogue_file
-from deploy.demo.training.measure import MAX_CALL_TOKENS, same_call
+from deploy.demo.training.measure import same_call
 from schemas.errors import ConfigurationError
 from schemas.messages import ChatMessage, Prompt
 
@@ -35,10 +36,9 @@ class Corpus:
     calls: tuple[Call, ...]
     calibration: tuple[Dialogue, ...]
 
-    def chosen(self, num_calls: int) -> tuple[Call, ...]:
-        """That many calls at even distances; all where there are fewer."""
-        count = min(num_calls, len(self.calls))
-        return tuple(self.calls[index * len(self.calls) // count] for index in range(count))
+    def digest(self) -> str:
+        """A name for what is calibrated on."""
+        return hashlib.blake2b(repr(self.calibration).encode(), digest_size=6).hexdigest()
 
 
 def read_corpus(file: Path) -> Corpus:
@@ -49,6 +49,12 @@ def read_corpus(file: Path) -> Corpus:
     if not calls or not calibration:
         raise ConfigurationError(f"{file} holds no calls in its odd or its even lines; give more dialogues")
     return Corpus(tuple(calls), tuple(calibration))
+
+
+def spread(calls: tuple[Call, ...], num_calls: int) -> tuple[Call, ...]:
+    """That many calls at even distances; all where there are fewer."""
+    count = min(num_calls, len(calls))
+    return tuple(calls[index * len(calls) // count] for index in range(count))
 
 
 def write_calibration_text(file: Path, dialogues: tuple[Dialogue, ...]) -> None:
@@ -69,5 +75,5 @@ def _calls(dialogue: Dialogue, number: int) -> list[Call]:
             # An empty turn opens for its role: the models' chat template lets the assistant speak otherwise.
             messages = (*said, ChatMessage(role="call", content=""))
             name = f"dialogue-{number}-{index}"
-            calls.append(Call(Prompt(id=name, messages=messages, max_tokens=MAX_CALL_TOKENS), text))
+            calls.append(Call(Prompt(id=name, messages=messages), text))
     return calls

@@ -62,7 +62,7 @@ class HunchEdge:
     def _losses(self, answer: Answer) -> list[float]:
         """As audited; what nobody has verified, the target is asked about aside, and for free."""
         ledger = answer.ledger
-        known = known_losses(ledger.records).tolist()
+        known: list[float] = known_losses(ledger.records).tolist()
         unverified = [i for i, record in enumerate(ledger.records) if record.origin is Origin.UNVERIFIED]
         if unverified:
             prompt_ids, ids = ledger.ids[: ledger.num_prompt], ledger.ids[ledger.num_prompt :]

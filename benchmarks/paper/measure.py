@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.paper.calls import Call
+from benchmarks.paper.calls import Call, spread
 from benchmarks.paper.counts import Sums
 from benchmarks.paper.methods import Kind
 from benchmarks.paper.plan import Cell
-from benchmarks.paper.stage import Stage
+from benchmarks.paper.stage import Edge, Stage
 from deploy.demo.training.measure import call_text
 
-# The first answer of a process takes memory and opens files; it is begun, and thrown away.
+# The first answer of a board takes memory and opens files; it is begun, and thrown away.
 _WARM_UP_TOKENS = 2
 
 
-def measure(
-    stage: Stage, cell: Cell, calls: tuple[Call, ...], profile: Path, seed: int, progress: Callable[[], None]
-) -> Sums:
-    """Answer the calls one after the other; `progress` is told of each. One board answers them all."""
-    cell.link.apply(stage.proxy)
-    sums = Sums()
-    with stage.edge(cell.method, cell.temperature, profile) as edge:
-        edge.answer(calls[0].prompt.model_copy(update={"max_tokens": _WARM_UP_TOKENS}), seed)
-        stage.tap.payload_bytes()
-        worker = stage.hunch if cell.method.kind is Kind.HUNCH else stage.paper
-        before = worker.counts()
-        num_prompt = 0
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share; `profiles` by temperature."""
+
+    stage: Stage
+    calls: tuple[Call, ...]
+    profiles: Mapping[float, Path]
+    seed: int
+
+    def measure(self, cell: Cell, progress: Callable[[], None]) -> Sums:
+        """Answer a cell's calls one after the other, all by one board; `progress` is told of each."""
+        cell.link.apply(self.stage.proxy)
+        worker = self.stage.hunch if cell.method.kind is Kind.HUNCH else self.stage.paper
+        with self.stage.edge(cell.method, cell.temperature, self.profiles[cell.temperature]) as edge:
+            warm_up = self.calls[0].prompt.model_copy(update={"max_tokens": _WARM_UP_TOKENS})
+            edge.answer(warm_up, self.seed)
+            self.stage.tap.payload_bytes()
+            before = worker.counts()
+            sums, num_prompt = self._answer_all(cell, edge, progress)
+            sums.payload_up = self.stage.tap.payload_bytes()
+            after = worker.counts()
+        sums.target_passes = after.passes - before.passes
+        sums.target_tokens = after.tokens - before.tokens
+        if cell.method.kind is Kind.HUNCH and not cell.method.edge:
+            sums.target_tokens -= num_prompt
+        return sums
+
+    def _answer_all(self, cell: Cell, edge: Edge, progress: Callable[[], None]) -> tuple[Sums, int]:
+        """The sums so far, and how many tokens of prompts the worker has read."""
+        sums, num_prompt = Sums(), 0
         started_s = time.monotonic()
-        for number, call in enumerate(calls):
-            produced = edge.answer(call.prompt, seed + number)
+        for number, call in enumerate(spread(self.calls, cell.num_calls)):
+            prompt = call.prompt.model_copy(update={"max_tokens": cell.max_tokens})
+            produced = edge.answer(prompt, self.seed + number)
             sums.add(produced, is_right=call.is_right(call_text(edge.model, produced.ids)))
             num_prompt += len(produced.prompt_ids) - 1
             progress()
             if cell.max_s is not None and time.monotonic() - started_s > cell.max_s:
                 break
-        sums.payload_up = stage.tap.payload_bytes()
-        after = worker.counts()
-    sums.target_passes = after.passes - before.passes
-    sums.target_tokens = after.tokens - before.tokens
-    if cell.method.kind is Kind.HUNCH and not cell.method.edge:
-        sums.target_tokens -= num_prompt
-    return sums
+        return sums, num_prompt

@@ -10,12 +10,12 @@ from schemas.profile import LinearFit
 
 # CU-HLM's offline rule gives one k for its pair (arXiv:2505.11788).
 PAPER_K = 30
-RISKS = (0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
+RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 # Over the links: the default risk, what keeps the paper's accuracy here, and what skips far more.
 LINK_RISKS = (0.001, 0.02, 0.1)
-THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4)
+THRESHOLDS = (0.02, 0.04, 0.08, 0.16, 0.01)
 # Their estimator knows no other values than twentieths.
-PAPER_THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+PAPER_THRESHOLDS = (0.1, 0.05, 0.15, 0.3, 0.0)
 
 
 class Kind(Enum):
@@ -63,8 +63,8 @@ def papers(fit: LinearFit) -> tuple[Method, ...]:
 
 
 def paper_at(threshold: float) -> Method:
-    """U-HLM at a threshold of one's own, for the curve."""
-    return Method(f"u-hlm, threshold {threshold:g}", Kind.PAPER, threshold)
+    """CU-HLM at a threshold of one's own, for the curve."""
+    return Method(f"cu-hlm, threshold {threshold:g}", Kind.PAPER, threshold, PAPER_K)
 
 
 def at_risk(risk: float) -> Method:

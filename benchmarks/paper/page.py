@@ -20,9 +20,13 @@ class Setting:
 
     size: Size
     num_calls: int
-    num_vocabulary: int
     profiles: dict[float, Profile]
     command: str
+
+    @property
+    def num_vocabulary(self) -> int:
+        """Tokens of the pair's vocabulary."""
+        return self.profiles[SAMPLED].pair.draft_vocabulary.num_tokens
 
 
 def write_page(output: Path, results: Results, setting: Setting) -> Path:

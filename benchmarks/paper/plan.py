@@ -5,13 +5,14 @@ What answers the first question stands first: accuracy and skipping, then the li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.paper import methods
 from benchmarks.paper.links import LINKS, LOOPBACK, Link
 from benchmarks.paper.methods import Method
 from benchmarks.paper.results import Key
 from benchmarks.paper.settings import PaperSettings
+from deploy.demo.training.measure import MAX_CALL_TOKENS
 from schemas.profile import LinearFit
 
 GREEDY, SAMPLED = 0.0, 0.7
@@ -26,17 +27,22 @@ class Size:
     link_calls: int
     cell_s: float
     positions: int
+    # Links are compared by tokens a second, for which the beginning of an answer will do.
+    link_tokens: int = MAX_CALL_TOKENS
+    max_s: float | None = None
 
     @classmethod
     def of(cls, settings: PaperSettings) -> Size:
         """As the settings say, or as is usual."""
-        usual = cls(20, 3, 6.0, 2_000) if settings.quick else cls(500, 15, 60.0, 20_000)
-        return cls(
-            settings.calls or usual.calls,
-            settings.link_calls or usual.link_calls,
-            settings.cell_s or usual.cell_s,
-            settings.positions or usual.positions,
-        )
+        usual = cls(500, 15, 60.0, 20_000)
+        if settings.quick:
+            usual = cls(12, 3, 5.0, 2_000, link_tokens=10, max_s=240.0)
+        given = {
+            name: value
+            for name in ("calls", "link_calls", "cell_s", "positions")
+            if (value := getattr(settings, name)) is not None
+        }
+        return replace(usual, **given)
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Cell:
     temperature: float
     method: Method
     num_calls: int
+    max_tokens: int = MAX_CALL_TOKENS
     max_s: float | None = None
 
     @property
@@ -63,7 +70,7 @@ def cells(size: Size, fits: dict[float, LinearFit], *, quick: bool) -> list[Cell
         planned += _on_calls(size, temperature, _first(fits[temperature], quick=quick))
     for link in LINKS:
         planned += [
-            Cell("links", link, SAMPLED, method, size.link_calls, size.cell_s)
+            Cell("links", link, SAMPLED, method, size.link_calls, size.link_tokens, size.cell_s)
             for method in _over_links(fits[SAMPLED], quick=quick)
         ]
     for temperature in () if quick else TEMPERATURES:

@@ -3,72 +3,74 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from benchmarks.paper.calls import Call, Corpus, read_corpus, write_calibration_text
+from benchmarks.paper.calibration import calibrated
+from benchmarks.paper.calls import Call, read_corpus, spread
 from benchmarks.paper.counts import Sums
-from benchmarks.paper.links import LOOPBACK
-from benchmarks.paper.measure import measure
+from benchmarks.paper.measure import Bench
 from benchmarks.paper.page import Setting, write_page
-from benchmarks.paper.plan import SAMPLED, TEMPERATURES, Cell, Size, cells
+from benchmarks.paper.plan import TEMPERATURES, Cell, Size, cells
 from benchmarks.paper.results import Results
 from benchmarks.paper.settings import DEFAULT_FILE, PaperSettings
-from benchmarks.paper.stage import Stage, stage
+from benchmarks.paper.stage import stage
 from deploy.demo.__main__ import DRAFT_MODEL, TARGET_MODEL
-from edge_agent.calibration.command import calibrate
-from edge_agent.settings import CalibrateSettings
 from runtime.command_line import Command, dispatch, set_up_logging
 from runtime.content_digest import content_digest
 from runtime.settings import load
-from schemas.profile import Profile
 
 PROG = "python -m benchmarks paper"
 _ROOT = Path(__file__).parents[2]
-# A verdict that is late for the agent's usual patience would only lose calibration a sample.
-_CALIBRATION_PATIENCE_S = 30.0
 
 
 def main(argv: list[str]) -> int:
     """Entry point of `python -m benchmarks paper`."""
-    return dispatch(PROG, "", {"run": Command("", _run)}, ["run", *argv])
+    return dispatch(PROG, "The papers' methods and ours.", {"run": Command("measure", _run)}, ["run", *argv])
 
 
 def _run(argv: list[str]) -> None:
     settings = load(PaperSettings, argv, prog=PROG, default_file=DEFAULT_FILE)
     set_up_logging("warning")
-    run(settings, Console(stderr=True))
+    console = Console(stderr=True)
+    try:
+        run(settings, console)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        raise
 
 
 def run(settings: PaperSettings, console: Console) -> Path:
-    """Measure what is missing and write the page; returns its path."""
-    size = Size.of(settings)
-    corpus = read_corpus(settings.corpus)
-    calls = corpus.chosen(size.calls)
+    """Measure what is missing and write the page; returns its path. Raises HunchError in one line."""
+    started_s = time.monotonic()
+    size, corpus = Size.of(settings), read_corpus(settings.corpus)
+    calls = spread(corpus.calls, size.calls)
     output = settings.output or (_ROOT / "build" / "bench-paper" if settings.quick else _ROOT / "docs")
     results = Results(output / "benchmarks" / "paper.csv", _subject(settings, size, calls))
+    work = settings.work / corpus.digest()
+    work.mkdir(parents=True, exist_ok=True)
+    files = {t: work / f"profile-{size.positions}-{t:g}.json" for t in TEMPERATURES}
     with stage() as on:
-        LOOPBACK.apply(on.proxy)
-        made = {t: _calibrated(on, corpus, size, t, console) for t in TEMPERATURES}
-        profiles, files = ({t: pair[index] for t, pair in made.items()} for index in (0, 1))
+        profiles = {
+            t: calibrated(on, corpus, file, positions=size.positions, temperature=t, console=console)
+            for t, file in files.items()
+        }
         planned = cells(size, {t: profile.linear for t, profile in profiles.items()}, quick=settings.quick)
-        setting = Setting(
-            size, len(calls), profiles[SAMPLED].pair.draft_vocabulary.num_tokens, profiles, _command(settings)
-        )
+        until_s = None if size.max_s is None else started_s + size.max_s
         try:
-            _fill(on, planned, calls, files, results, settings.seed, console)
+            _fill(Bench(on, calls, files, settings.seed), planned, results, console, until_s)
         finally:  # an interrupted run leaves a page of what there is
-            page = write_page(output, results, setting)
-    console.print(f"page in {page}, figures in {output / 'benchmarks'}")
+            page = write_page(output, results, Setting(size, len(calls), profiles, _command(settings)))
+    console.print(f"page in {page}, figures and plots in {output / 'benchmarks'}")
     return page
 
 
 def _command(settings: PaperSettings) -> str:
     """What to type for the same; of the corpus only its name, as folders differ."""
-    given = settings.model_fields_set - {"corpus", "output", "config"}
+    given = settings.model_fields_set - {"corpus", "output", "work", "config"}
     flags = [
         f"--{name.replace('_', '-')}" + ("" if name == "quick" else f" {getattr(settings, name)}")
         for name in sorted(given)
@@ -83,41 +85,14 @@ def _subject(settings: PaperSettings, size: Size, calls: tuple[Call, ...]) -> st
     for call in calls:
         state.update(call.prompt.to_bytes() + call.recorded.encode())
     models = (content_digest(DRAFT_MODEL), content_digest(TARGET_MODEL))
-    state.update(repr((size, settings.seed, settings.quick, models)).encode())
+    state.update(repr((size, settings.seed, models)).encode())
     return state.hexdigest()
 
 
-def _calibrated(
-    on: Stage, corpus: Corpus, size: Size, temperature: float, console: Console
-) -> tuple[Profile, Path]:
-    """The pair's profile at a temperature, by `edge-agent calibrate`; it goes on where it was interrupted."""
-    folder = _ROOT / "build" / "bench-profiles"
-    folder.mkdir(parents=True, exist_ok=True)
-    output = folder / f"profile-{temperature:g}-{size.positions}.json"
-    with tempfile.TemporaryDirectory() as place:
-        text = Path(place) / "calibration.jsonl"
-        write_calibration_text(text, corpus.calibration)
-        agent = on.agent_settings(temperature, None)
-        settings = CalibrateSettings(
-            **agent.model_dump(exclude={"verdict_timeout_s"}),
-            verdict_timeout_s=_CALIBRATION_PATIENCE_S,
-            text=(text,),
-            output=output,
-            positions=size.positions,
-        )
-        return calibrate(settings, console), output
-
-
 def _fill(
-    on: Stage,
-    planned: list[Cell],
-    calls: tuple[Call, ...],
-    profiles: dict[float, Path],
-    results: Results,
-    seed: int,
-    console: Console,
+    bench: Bench, planned: list[Cell], results: Results, console: Console, until_s: float | None
 ) -> None:
-    """Measure the cells that have no row yet."""
+    """Measure the cells that have no row yet; none is begun after `until_s` (time.monotonic)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -129,28 +104,29 @@ def _fill(
     with Progress(*columns, console=console) as progress:
         whole = progress.add_task("all", total=sum(cell.num_calls for cell in missing))
         for cell in missing:
-            name = f"{cell.method.name}, {cell.link.name}, temperature {cell.temperature:g}"
-            task = progress.add_task(name, total=cell.num_calls)
+            if until_s is not None and time.monotonic() > until_s:
+                console.print("the time is over: what is left is left out")
+                return
+            task = progress.add_task(_name(cell), total=cell.num_calls)
 
             def advance(task: TaskID = task) -> None:
                 progress.advance(task)
                 progress.advance(whole)
 
-            chosen = calls[: cell.num_calls] if cell.max_s is None else _spread(calls, cell.num_calls)
-            sums = measure(on, cell, chosen, profiles[cell.temperature], seed, advance)
+            sums = bench.measure(cell, advance)
             results.add(cell.key, sums)
             progress.advance(whole, cell.num_calls - sums.answers)
             progress.remove_task(task)
-            console.print(_line(name, sums))
+            console.print(f"{_name(cell)}: {_said(sums)}", soft_wrap=True)
 
 
-def _spread(calls: tuple[Call, ...], count: int) -> tuple[Call, ...]:
-    """Some of the calls, at even distances."""
-    return tuple(calls[index * len(calls) // count] for index in range(min(count, len(calls))))
+def _name(cell: Cell) -> str:
+    return f"{cell.method.name}, {cell.link.name}, temperature {cell.temperature:g}"
 
 
-def _line(name: str, sums: Sums) -> str:
+def _said(sums: Sums) -> str:
     return (
-        f"{name}: {sums.answers} calls, {sums.accuracy:.1%} right, {sums.per_token('skipped'):.1%} skipped, "
-        f"{sums.per_token('sent'):.1%} sent, {sums.tokens_per_s:.0f} tokens/s, divergence {sums.divergence or 0:.4f}"
+        f"{sums.answers} calls, {sums.accuracy:.1%} right, {sums.per_token('skipped'):.1%} skipped, "
+        f"{sums.per_token('sent'):.1%} sent, {sums.tokens_per_s:.3g} tokens/s, "
+        f"divergence {sums.divergence or 0:.4f}"
     )

@@ -23,7 +23,7 @@ class PaperSettings(FileSettings):
     )
     quick: bool = Field(False, description="few calls and methods: an impression within five minutes")
     calls: int | None = Field(
-        None, ge=1, description="calls that accuracy is judged on; none: 500, quick: 20"
+        None, ge=1, description="calls that accuracy is judged on; none: 500, quick: 12"
     )
     link_calls: int | None = Field(
         None, ge=1, description="calls over each link, at most; none: 15, quick: 3"
@@ -31,9 +31,13 @@ class PaperSettings(FileSettings):
     cell_s: float | None = Field(
         None,
         gt=0,
-        description="seconds for a method over a link, then it ends with the call; none: 60, quick: 6",
+        description="seconds for a method over a link, then it ends with the call; none: 60, quick: 5",
     )
     positions: int | None = Field(
         None, ge=200, description="tokens to calibrate on, at most; none: 20,000, quick: 2,000"
+    )
+    work: Path = Field(
+        Path("build/bench-paper"),
+        description="folder for what calibration measured, to go on from; it holds token ids of the dialogues",
     )
     seed: int = Field(1, ge=0, lt=2**32, description="makes the draws repeatable")

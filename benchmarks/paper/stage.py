@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.paper.baseline_edge import BaselineEdge
 from benchmarks.paper.hunch_edge import HunchEdge
@@ -99,7 +100,7 @@ def address(broker: PrivateBroker, name: str, port: int) -> BrokerAddress:
     return BrokerAddress(broker.host, port, username=name, password=broker.credentials[name], client_id=name)
 
 
-def login(broker: PrivateBroker, name: str, port: int) -> dict[str, str]:
+def login(broker: PrivateBroker, name: str, port: int) -> dict[str, Any]:
     """The same as settings."""
     return {
         "name": name,

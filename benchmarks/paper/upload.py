@@ -31,9 +31,9 @@ def pack(q: Probabilities, token_ids: Indices) -> bytes:
     """The entries of `token_ids` `[n]`, probabilities rounded to 255ths."""
     levels = np.rint(q[token_ids] * _LEVELS).astype(np.int64)
     entries = (token_ids.astype(np.int64) << PROBABILITY_BITS) | levels  # [n]
-    shifts = np.arange(_ENTRY_BITS - 1, -1, -1)
-    bits = (entries[:, None] >> shifts) & 1  # [n, 23]
-    return np.packbits(bits.astype(np.uint8)).tobytes()
+    as_bytes = entries.astype(">u4").view(np.uint8).reshape(-1, 4)  # [n, 4]
+    bits = np.unpackbits(as_bytes, axis=1)[:, -_ENTRY_BITS:]  # [n, 23]
+    return np.packbits(bits).tobytes()
 
 
 def unpack(data: bytes, num_tokens: int) -> npt.NDArray[np.float64]:
@@ -43,13 +43,15 @@ def unpack(data: bytes, num_tokens: int) -> npt.NDArray[np.float64]:
     """
     count = len(data) * 8 // _ENTRY_BITS
     bits = np.unpackbits(np.frombuffer(data, np.uint8))[: count * _ENTRY_BITS]
-    weights = 1 << np.arange(_ENTRY_BITS - 1, -1, -1)
-    entries = bits.reshape(count, _ENTRY_BITS) @ weights  # [n]
+    padded = np.zeros((count, 32), np.uint8)
+    padded[:, -_ENTRY_BITS:] = bits.reshape(count, _ENTRY_BITS)
+    entries = np.packbits(padded, axis=1).view(">u4")[:, 0].astype(np.int64)  # [n]
     token_ids, levels = entries >> PROBABILITY_BITS, entries & _LEVELS
     if count and token_ids.max() >= num_tokens:
         raise OutOfRange("entry", f"token id {token_ids.max()} is not below {num_tokens}")
     q = np.zeros(num_tokens)
     q[token_ids] = levels / _LEVELS
-    if count == num_tokens and q.sum() > 0:
-        return q / q.sum()
+    if count == num_tokens and q.any():
+        q /= q.sum()
+        return q
     return fill_uniformly(q, token_ids)

@@ -69,11 +69,9 @@ def call_keys(call: str, result: str) -> frozenset[str]:
 
 
 def _lines(file: Path) -> Iterator[str]:
+    open_text = lzma.open if file.suffix == ".xz" else open
     try:
-        opened = (
-            lzma.open(file, "rt", encoding="utf-8") if file.suffix == ".xz" else file.open(encoding="utf-8")
-        )
-        with opened as lines:
+        with open_text(file, "rt", encoding="utf-8") as lines:
             yield from lines
     except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
         raise ConfigurationError(f"cannot read the dialogues {file}: {error}") from error
