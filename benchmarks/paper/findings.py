@@ -1,7 +1,7 @@
 """What the figures come to, in sentences. In: rows by method. Out: lines for the page. Pure.
 
-The marks to reach: at the papers' point (97.4 % of the target's accuracy kept) at least 74.8 % of the tokens skipped, and
-more than by the papers' method; at risk 0.02 at least 99 % kept.
+The marks to reach: at the papers' point (97.4 % of the target's accuracy kept) at least 74.8 % of the tokens
+skipped, and more than by the papers' method; at risk 0.02 at least 99 % kept.
 """
 
 from __future__ import annotations
@@ -31,101 +31,129 @@ def on_calls(rows: Rows) -> list[str]:
     target = rows[methods.TARGET.name]
     if not target.right:
         return ["The target model got no call right: there is nothing to keep."]
+    edge = rows.get(methods.EDGE.name)
+    alone = "" if edge is None else f", the draft model alone {edge.accuracy:.1%}"
+    noise = math.sqrt(2 * (1 - target.accuracy) / (target.accuracy * target.answers))
     lines = [
-        f"The target model alone gets {target.accuracy:.1%} of {target.answers} calls right{_edge(rows)}."
+        (
+            f"The target model alone gets {target.accuracy:.1%} of {target.answers} calls right{alone}. Standard "
+            f"error of a share kept near 100%: at most {noise:.1%}."
+        ),
+        *_at_the_papers_point(rows, target),
     ]
-    ours = _best(rows, target, lambda name: name.startswith("ours"))
-    theirs = _best(rows, target, lambda name: name.startswith(("u-hlm", "cu-hlm")))
-    lines.append(
-        f"At the papers' point ({PAPER_KEPT:.1%} kept): ours {_skipping(ours, rows)}; theirs {_skipping(theirs, rows)}. "
-        + _verdict(rows, ours, theirs)
-    )
     at_default = rows.get(methods.at_risk(DEFAULT_RISK).name)
     if at_default is not None:
-        lines.append(_default_risk(at_default, target))
+        lines += _at_the_default_risk(at_default, target)
     return lines
 
 
 def on_links(by_link: Mapping[str, Rows]) -> list[str]:
-    """How fast, against full upload and against the papers' best."""
-    lines = []
-    ours_name, hlm_name = methods.at_risk(DEFAULT_RISK).name, methods.HLM.name
-    for link, rows in by_link.items():
-        theirs = {name: sums for name, sums in rows.items() if name.startswith(("u-hlm", "cu-hlm"))}
-        if ours_name not in rows or hlm_name not in rows or not theirs:
-            continue
-        ours, full = rows[ours_name], rows[hlm_name]
-        best = max(theirs, key=lambda name: theirs[name].tokens_per_s)
-        lines.append(
-            f"{link}: at risk {DEFAULT_RISK:g} {ours.tokens_per_s:,.3g} tokens a second, "
-            f"{ours.tokens_per_s / full.tokens_per_s:,.3g} times full upload and "
-            f"{ours.tokens_per_s / theirs[best].tokens_per_s:,.3g} times the papers' fastest ({best}), with "
-            f"{ours.per_token('bytes_up'):,.3g} bytes up a token against {theirs[best].per_token('bytes_up'):,.3g}."
-        )
-    return lines
+    """How fast and how cheap, against full upload, the papers' fastest and the target streamed."""
+    ours_name = methods.at_risk(DEFAULT_RISK).name
+    return [
+        line
+        for link, rows in by_link.items()
+        if ours_name in rows
+        if (line := _on_link(link, rows[ours_name], rows)) is not None
+    ]
 
 
-def _best(rows: Rows, target: Sums, is_meant: Callable[[str], bool]) -> str | None:
+def _at_the_papers_point(rows: Rows, target: Sums) -> list[str]:
+    ours = _best(rows, target, "ours")
+    theirs = _best(rows, target, "u-hlm", "cu-hlm")
+    said = f"At the papers' point, {PAPER_KEPT:.1%} kept, of the settings that were measured"
+    if ours is None:
+        return [f"{said} none of ours keeps as much. **Not reached.**"]
+    mine = rows[ours]
+    lines = [f"{said} ours skips most with `{ours}`: {_skipping(mine)}. **{_against_the_paper(mine)}**"]
+    if theirs is None:
+        return [*lines, "No setting of the papers' methods that was measured keeps as much."]
+    other = rows[theirs]
+    return [
+        *lines,
+        f"Theirs skips most with `{theirs}`: {_skipping(other)}. **{_against_theirs(mine, other)}**",
+    ]
+
+
+def _best(rows: Rows, target: Sums, *beginnings: str) -> str | None:
     """The setting that skips most among those that keep the papers' share of the accuracy."""
     fitting = [
         name
         for name, sums in rows.items()
-        if is_meant(name) and sums.accuracy / target.accuracy >= PAPER_KEPT
+        if name.startswith(beginnings) and sums.accuracy / target.accuracy >= PAPER_KEPT
     ]
     return max(fitting, key=lambda name: rows[name].per_token("skipped"), default=None)
 
 
-def _edge(rows: Rows) -> str:
-    edge = rows.get(methods.EDGE.name)
-    return "" if edge is None else f", the draft model alone {edge.accuracy:.1%}"
-
-
-def _skipping(name: str | None, rows: Rows) -> str:
-    if name is None:
-        return "no setting that was measured keeps as much"
-    sums = rows[name]
+def _skipping(sums: Sums) -> str:
     return (
-        f"skips {sums.per_token('skipped'):.1%} (`{name}`; {1 - sums.per_token('sent'):.1%} without an upload, "
-        f"divergence {sums.divergence or 0:.4f})"
+        f"{sums.per_token('skipped'):.1%} of the tokens skipped, {_no_upload(sums):.1%} without an upload, "
+        f"divergence {sums.divergence or 0:.4f}"
     )
 
 
-def _verdict(rows: Rows, ours: str | None, theirs: str | None) -> str:
-    """Reached or not, and by how much."""
-    if ours is None:
-        return "**Not reached.**"
-    skipped = rows[ours].per_token("skipped")
-    other = 0.0 if theirs is None else rows[theirs].per_token("skipped")
-    parts = [
-        f"The papers' {PAPER_SKIPPED:.1%} "
-        + (
-            "is reached"
-            if skipped >= PAPER_SKIPPED
-            else f"is missed by {100 * (PAPER_SKIPPED - skipped):.1f} points"
-        ),
-        "ours skips more than theirs here"
-        if skipped > other
-        else f"theirs skips {100 * (other - skipped):.1f} points more",
-    ]
-    return f"**{'; '.join(parts)}.**"
+def _no_upload(sums: Sums) -> float:
+    return 1 - sums.per_token("sent")
 
 
-def _default_risk(sums: Sums, target: Sums) -> str:
+def _against_the_paper(sums: Sums) -> str:
+    skipped = sums.per_token("skipped")
+    if skipped >= PAPER_SKIPPED:
+        return f"The papers' {PAPER_SKIPPED:.1%} is reached."
+    missed = f"The papers' {PAPER_SKIPPED:.1%} is missed by {_points(PAPER_SKIPPED - skipped)}"
+    if _no_upload(sums) >= PAPER_SKIPPED:
+        return f"{missed}, but reached if bonus tokens count, which cause no upload either."
+    return f"{missed}."
+
+
+def _against_theirs(mine: Sums, other: Sums) -> str:
+    """By tokens skipped and by tokens without an upload, which differ by our bonus tokens."""
+    skipped = mine.per_token("skipped") - other.per_token("skipped")
+    quiet = _no_upload(mine) - _no_upload(other)
+    more = f"Ours skips {_points(abs(skipped))} {'more' if skipped > 0 else 'less'}"
+    return f"{more} and leaves {_points(abs(quiet))} {'more' if quiet > 0 else 'less'} without an upload."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _at_the_default_risk(sums: Sums, target: Sums) -> list[str]:
     """What the default risk keeps, and why not more."""
     kept = sums.accuracy / target.accuracy
-    length = sums.tokens / sums.answers
-    said = (
-        f"At risk {DEFAULT_RISK:g}, {kept:.1%} is kept, {sums.per_token('skipped'):.1%} skipped, divergence "
-        f"{sums.divergence or 0:.4f}. "
-    )
+    said = f"At risk {DEFAULT_RISK:g}, {kept:.1%} is kept: {_skipping(sums)}."
     if kept >= DEFAULT_KEPT:
-        return said + f"**The {DEFAULT_KEPT:.0%} that this risk is to keep is reached.**"
+        return [f"{said} **The {DEFAULT_KEPT:.0%} that is asked of it is reached.**"]
+    length = sums.tokens / sums.answers
     allowed = DEFAULT_RISK * length
-    return said + (
-        f"**The {DEFAULT_KEPT:.0%} is missed by {100 * (DEFAULT_KEPT - kept):.1f} points, and on calls alone must be:** a call "
-        f"has {length:.0f} tokens, one wrong token spoils it, and a divergence of {DEFAULT_RISK:g} a token allows "
-        f"{allowed:.2f} tokens a call that the target would have rejected, if all of it is used. If each spoils its call, "
-        f"{math.exp(-allowed):.0%} is kept; for {DEFAULT_KEPT:.0%} the divergence must be "
-        f"{-math.log(DEFAULT_KEPT) / length:.5f}. The board uses what it is allowed: set the risk by the length of what "
-        "must be right as a whole."
+    return [
+        f"{said} **The {DEFAULT_KEPT:.0%} that is asked of it is missed by {_points(DEFAULT_KEPT - kept)}.**",
+        (
+            f"Why: a call has {length:.0f} tokens and one wrong token spoils it. A divergence of {DEFAULT_RISK:g} a "
+            f"token allows {allowed:.2f} tokens a call that the target would have rejected. The controller uses "
+            f"what it is allowed, and if each of them spoils its call, {math.exp(-allowed):.0%} is kept. Keeping "
+            f"{DEFAULT_KEPT:.0%} takes a divergence of {-math.log(DEFAULT_KEPT) / length:.5f} a token. So set the risk "
+            "by the length of what must be right as a whole."
+        ),
+    ]
+
+
+def _on_link(link: str, ours: Sums, rows: Rows) -> str | None:
+    theirs = {name: sums for name, sums in rows.items() if name.startswith(("u-hlm", "cu-hlm"))}
+    full, streamed = rows.get(methods.HLM.name), rows.get(methods.TARGET.name)
+    if not theirs or full is None or streamed is None:
+        return None
+    best = max(theirs, key=lambda name: theirs[name].tokens_per_s)
+    against = {
+        "full upload": full,
+        f"the papers' fastest ({best})": theirs[best],
+        "the target streamed": streamed,
+    }
+    speeds = ", ".join(
+        f"{ours.tokens_per_s / other.tokens_per_s:,.3g} times {name}" for name, other in against.items()
+    )
+    return (
+        f"{link}: at risk {DEFAULT_RISK:g} {ours.tokens_per_s:,.3g} tokens a second, {speeds}; "
+        f"{ours.per_token('bytes_up'):,.3g} bytes up and {ours.per_token('bytes_down'):,.3g} down a token, against "
+        f"{streamed.per_token('bytes_up'):,.3g} and {streamed.per_token('bytes_down'):,.3g} for the target streamed."
     )

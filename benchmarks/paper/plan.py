@@ -13,6 +13,7 @@ from benchmarks.paper.methods import Method
 from benchmarks.paper.results import Key
 from benchmarks.paper.settings import PaperSettings
 from deploy.demo.training.measure import MAX_CALL_TOKENS
+from schemas.errors import ConfigurationError
 from schemas.profile import LinearFit
 
 GREEDY, SAMPLED = 0.0, 0.7
@@ -63,7 +64,20 @@ class Cell:
         return Key(self.part, self.link.name, self.temperature, self.method.name)
 
 
-def cells(size: Size, fits: dict[float, LinearFit], *, quick: bool) -> list[Cell]:
+def chosen_cells(settings: PaperSettings, fits: dict[float, LinearFit]) -> list[Cell]:
+    """The cells that the settings ask for; raises ConfigurationError where that is none."""
+    chosen = [
+        cell
+        for cell in _all_cells(Size.of(settings), fits, quick=settings.quick)
+        if (not settings.links or cell.part == "calls" or cell.link.name in settings.links)
+        and (not settings.methods or cell.method.name.startswith(settings.methods))
+    ]
+    if not chosen:
+        raise ConfigurationError(f"no method begins with {' or '.join(map(repr, settings.methods))}")
+    return chosen
+
+
+def _all_cells(size: Size, fits: dict[float, LinearFit], *, quick: bool) -> list[Cell]:
     """All cells; `fits` by temperature."""
     planned = []
     for temperature in TEMPERATURES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from benchmarks.paper.calls import Call, read_corpus, spread
 from benchmarks.paper.counts import Sums
 from benchmarks.paper.measure import Bench
 from benchmarks.paper.page import Setting, write_page
-from benchmarks.paper.plan import TEMPERATURES, Cell, Size, cells
+from benchmarks.paper.plan import TEMPERATURES, Cell, Size, chosen_cells
 from benchmarks.paper.results import Results
 from benchmarks.paper.settings import DEFAULT_FILE, PaperSettings
 from benchmarks.paper.stage import stage
@@ -58,7 +59,7 @@ def run(settings: PaperSettings, console: Console) -> Path:
             t: calibrated(on, corpus, file, positions=size.positions, temperature=t, console=console)
             for t, file in files.items()
         }
-        planned = cells(size, {t: profile.linear for t, profile in profiles.items()}, quick=settings.quick)
+        planned = chosen_cells(settings, {t: profile.linear for t, profile in profiles.items()})
         until_s = None if size.max_s is None else started_s + size.max_s
         try:
             _fill(Bench(on, calls, files, settings.seed), planned, results, console, until_s)
@@ -71,10 +72,16 @@ def run(settings: PaperSettings, console: Console) -> Path:
 def _command(settings: PaperSettings) -> str:
     """What to type for the same; of the corpus only its name, as folders differ."""
     given = settings.model_fields_set - {"corpus", "output", "work", "config"}
-    flags = [
-        f"--{name.replace('_', '-')}" + ("" if name == "quick" else f" {getattr(settings, name)}")
-        for name in sorted(given)
-    ]
+    flags = []
+    for name in sorted(given):
+        value = getattr(settings, name)
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags += [flag] if value else []
+        else:
+            flags += [
+                f"{flag} {shlex.quote(str(one))}" for one in (value if isinstance(value, tuple) else (value,))
+            ]
     arguments = f' ARGS="{" ".join(flags)}"' if flags else ""
     return f"make bench-paper CORPUS={settings.corpus.name}{arguments}"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from benchmarks.paper.links import LINKS
 from runtime.settings import FileSettings
 
 DEFAULT_FILE = Path("/etc/hunch/bench.toml")
@@ -22,6 +23,13 @@ class PaperSettings(FileSettings):
         None, description="folder for page, CSV and plots; none: docs, or build/bench-paper for --quick"
     )
     quick: bool = Field(False, description="few calls and methods: an impression within five minutes")
+    links: tuple[str, ...] = Field(
+        (), description="only these of " + ", ".join(link.name for link in LINKS) + "; may be repeated"
+    )
+    methods: tuple[str, ...] = Field(
+        (),
+        description="only methods whose names begin so, such as target, u-hlm, 'ours, risk'; may be repeated",
+    )
     calls: int | None = Field(
         None, ge=1, description="calls that accuracy is judged on; none: 500, quick: 12"
     )
@@ -41,3 +49,12 @@ class PaperSettings(FileSettings):
         description="folder for what calibration measured, to go on from; it holds token ids of the dialogues",
     )
     seed: int = Field(1, ge=0, lt=2**32, description="makes the draws repeatable")
+
+    @field_validator("links")
+    @classmethod
+    def _links_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = [link.name for link in LINKS]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"there is no link {name!r}; choose from {', '.join(known)}")
+        return names

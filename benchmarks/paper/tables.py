@@ -33,7 +33,7 @@ def calls(rows: Rows, target: Sums) -> str:
             f"{sums.accuracy:.1%} ± {_standard_error(sums):.1%}",
             f"{sums.accuracy / target.accuracy:.1%}",
             f"{sums.per_token('skipped'):.1%}",
-            f"{1 - sums.per_token('sent') if sums.target_passes else 1:.1%}",
+            f"{1 - sums.per_token('sent'):.1%}",
             f"{sums.per_token('target_passes'):.2f}",
             f"{sums.per_token('target_tokens'):.2f}",
             f"{sums.per_token('bytes_up'):,.1f}",
@@ -64,7 +64,7 @@ def over_link(rows: Rows) -> str:
             f"{sums.per_token('bytes_up'):,.1f}",
             f"{sums.per_token('bytes_down'):,.1f}",
             f"{sums.per_token('target_passes'):.2f}",
-            f"{1 - sums.per_token('sent') if sums.target_passes else 1:.1%}",
+            f"{1 - sums.per_token('sent'):.1%}",
             f"{sums.per_token('unverified'):.1%}",
             str(sums.answers),
         )
