@@ -10,7 +10,7 @@ from schemas.topics import Topics
 
 _CONNECT_TIMEOUT_S = 10.0
 # What is under way from the broker to us when an answer ends arrives within this time.
-_SETTLED_S = 0.3
+_SETTLED_S = 0.2
 _MAX_QUEUED = 65_536
 
 
