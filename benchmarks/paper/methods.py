@@ -10,6 +10,7 @@ from schemas.profile import LinearFit
 
 # CU-HLM's offline rule gives one k for its pair (arXiv:2505.11788).
 PAPER_K = 30
+RISK_AVERSE, RISK_PRONE = "risk-averse", "risk-prone"
 RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 # Over the links: the default risk, what keeps the paper's accuracy here, and what skips far more.
 LINK_RISKS = (0.001, 0.02, 0.1)
@@ -48,17 +49,23 @@ HLM = Method("hlm", Kind.PAPER)
 EXACT = Method("ours, exact", Kind.HUNCH, risk=0.0)
 
 
-def papers(fit: LinearFit) -> tuple[Method, ...]:
-    """The papers' methods that skip, at both of their thresholds, as their line over this pair gives them."""
-    thresholds = {"risk-averse": fit.risk_averse, "risk-prone": fit.risk_prone}
+def papers(fit: LinearFit, *kinds: str) -> tuple[Method, ...]:
+    """The papers' methods that skip, at thresholds of these kinds, as their line over this pair gives them.
+
+    Raises ConfigurationError where it gives none.
+    """
+    thresholds = {RISK_AVERSE: fit.risk_averse, RISK_PRONE: fit.risk_prone}
     methods = []
-    for name, num_entries in (("u-hlm", None), ("cu-hlm", PAPER_K)):
-        for kind, threshold in thresholds.items():
-            if threshold is None:
-                raise ConfigurationError(
-                    "the papers' line falls on this pair: no threshold follows; calibrate on more dialogues"
-                )
-            methods.append(Method(f"{name}, {kind}", Kind.PAPER, threshold, num_entries))
+    for kind in kinds:
+        threshold = thresholds[kind]
+        if threshold is None:
+            raise ConfigurationError(
+                "the papers' line falls on this pair: no threshold follows; calibrate on more dialogues"
+            )
+        methods += [
+            Method(f"u-hlm, {kind}", Kind.PAPER, threshold),
+            Method(f"cu-hlm, {kind}", Kind.PAPER, threshold, PAPER_K),
+        ]
     return tuple(methods)
 
 

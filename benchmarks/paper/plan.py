@@ -69,7 +69,8 @@ def chosen_cells(settings: PaperSettings, fits: dict[float, LinearFit]) -> list[
     chosen = [
         cell
         for cell in _all_cells(Size.of(settings), fits, quick=settings.quick)
-        if (not settings.links or cell.part == "calls" or cell.link.name in settings.links)
+        if cell.part in settings.parts
+        and (not settings.links or cell.part == "calls" or cell.link.name in settings.links)
         and (not settings.methods or cell.method.name.startswith(settings.methods))
     ]
     if not chosen:
@@ -81,14 +82,16 @@ def _all_cells(size: Size, fits: dict[float, LinearFit], *, quick: bool) -> list
     """All cells; `fits` by temperature."""
     planned = []
     for temperature in TEMPERATURES:
-        planned += _on_calls(size, temperature, _first(fits[temperature], quick=quick))
+        planned += _on_calls(size, temperature, _first(fits[temperature]))
+    for temperature in () if quick else TEMPERATURES:
+        planned += _on_calls(size, temperature, _curves())
     for link in LINKS:
         planned += [
             Cell("links", link, SAMPLED, method, size.link_calls, size.link_tokens, size.cell_s)
             for method in _over_links(fits[SAMPLED], quick=quick)
         ]
     for temperature in () if quick else TEMPERATURES:
-        planned += _on_calls(size, temperature, _curves())
+        planned += _on_calls(size, temperature, _rest(fits[temperature]))
     return planned
 
 
@@ -96,21 +99,20 @@ def _on_calls(size: Size, temperature: float, chosen: tuple[Method, ...]) -> lis
     return [Cell("calls", LOOPBACK, temperature, method, size.calls) for method in chosen]
 
 
-def _first(fit: LinearFit, *, quick: bool) -> tuple[Method, ...]:
-    risks = methods.LINK_RISKS if quick else methods.RISKS
-    return (
-        methods.TARGET,
-        methods.EDGE,
-        *methods.papers(fit),
-        *(methods.at_risk(risk) for risk in risks),
-        methods.EXACT,
-        methods.HLM,
-    )
+def _first(fit: LinearFit) -> tuple[Method, ...]:
+    ours = tuple(methods.at_risk(risk) for risk in methods.LINK_RISKS)
+    return (methods.TARGET, methods.EDGE, *methods.papers(fit, methods.RISK_AVERSE), *ours)
+
+
+def _rest(fit: LinearFit) -> tuple[Method, ...]:
+    ours = tuple(methods.at_risk(risk) for risk in methods.RISKS if risk not in methods.LINK_RISKS)
+    return (*ours, *methods.papers(fit, methods.RISK_PRONE), methods.EXACT, methods.HLM)
 
 
 def _over_links(fit: LinearFit, *, quick: bool) -> tuple[Method, ...]:
     ours = [methods.at_risk(risk) for risk in methods.LINK_RISKS[1 if quick else 0 :]]
-    papers = [method for method in methods.papers(fit) if not quick or "averse" in method.name]
+    kinds = (methods.RISK_AVERSE,) if quick else (methods.RISK_AVERSE, methods.RISK_PRONE)
+    papers = methods.papers(fit, *kinds)
     return (methods.EDGE, methods.TARGET, methods.HLM, *papers, *ours, methods.EXACT)
 
 

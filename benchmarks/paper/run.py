@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.paper.calibration import calibrated
-from benchmarks.paper.calls import Call, read_corpus, spread
+from benchmarks.paper.calls import Call, Corpus, read_corpus, spread
 from benchmarks.paper.counts import Sums
 from benchmarks.paper.measure import Bench
 from benchmarks.paper.page import Setting, write_page
@@ -22,6 +22,7 @@ from benchmarks.paper.stage import stage
 from deploy.demo.__main__ import DRAFT_MODEL, TARGET_MODEL
 from runtime.command_line import Command, dispatch, set_up_logging
 from runtime.content_digest import content_digest
+from runtime.profile_file import read_profile
 from runtime.settings import load
 
 PROG = "python -m benchmarks paper"
@@ -46,7 +47,6 @@ def _run(argv: list[str]) -> None:
 
 def run(settings: PaperSettings, console: Console) -> Path:
     """Measure what is missing and write the page; returns its path. Raises HunchError in one line."""
-    started_s = time.monotonic()
     size, corpus = Size.of(settings), read_corpus(settings.corpus)
     calls = spread(corpus.calls, size.calls)
     output = settings.output or (_ROOT / "build" / "bench-paper" if settings.quick else _ROOT / "docs")
@@ -54,24 +54,36 @@ def run(settings: PaperSettings, console: Console) -> Path:
     work = settings.work / corpus.digest()
     work.mkdir(parents=True, exist_ok=True)
     files = {t: work / f"profile-{size.positions}-{t:g}.json" for t in TEMPERATURES}
+    try:
+        if not settings.page_only:
+            _measure(settings, corpus, files, results, console)
+    finally:  # an interrupted run leaves a page of what there is
+        if results.rows:
+            profiles = {t: read_profile(file) for t, file in files.items()}
+            write_page(output, results, Setting(size, len(calls), profiles, _command(settings)))
+    console.print(f"page, figures and plots in {output}")
+    return output / "benchmarks.md"
+
+
+def _measure(
+    settings: PaperSettings, corpus: Corpus, files: dict[float, Path], results: Results, console: Console
+) -> None:
+    """Calibrate, and fill the cells; `files` are the profiles' by temperature."""
+    started_s, size = time.monotonic(), Size.of(settings)
+    calls = spread(corpus.calls, size.calls)
     with stage() as on:
-        profiles = {
-            t: calibrated(on, corpus, file, positions=size.positions, temperature=t, console=console)
+        fits = {
+            t: calibrated(on, corpus, file, positions=size.positions, temperature=t, console=console).linear
             for t, file in files.items()
         }
-        planned = chosen_cells(settings, {t: profile.linear for t, profile in profiles.items()})
         until_s = None if size.max_s is None else started_s + size.max_s
-        try:
-            _fill(Bench(on, calls, files, settings.seed), planned, results, console, until_s)
-        finally:  # an interrupted run leaves a page of what there is
-            page = write_page(output, results, Setting(size, len(calls), profiles, _command(settings)))
-    console.print(f"page in {page}, figures and plots in {output / 'benchmarks'}")
-    return page
+        bench = Bench(on, calls, files, settings.seed)
+        _fill(bench, chosen_cells(settings, fits), results, console, until_s)
 
 
 def _command(settings: PaperSettings) -> str:
     """What to type for the same; of the corpus only its name, as folders differ."""
-    given = settings.model_fields_set - {"corpus", "output", "work", "config"}
+    given = settings.model_fields_set - {"corpus", "output", "work", "config", "page_only"}
     flags = []
     for name in sorted(given):
         value = getattr(settings, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -23,6 +24,9 @@ class PaperSettings(FileSettings):
         None, description="folder for page, CSV and plots; none: docs, or build/bench-paper for --quick"
     )
     quick: bool = Field(False, description="few calls and methods: an impression within five minutes")
+    parts: tuple[Literal["calls", "links"], ...] = Field(
+        ("calls", "links"), description="only what is judged on calls, or only what is timed over links"
+    )
     links: tuple[str, ...] = Field(
         (), description="only these of " + ", ".join(link.name for link in LINKS) + "; may be repeated"
     )
@@ -48,6 +52,7 @@ class PaperSettings(FileSettings):
         Path("build/bench-paper"),
         description="folder for what calibration measured, to go on from; it holds token ids of the dialogues",
     )
+    page_only: bool = Field(False, description="measure nothing: write the page from what there is")
     seed: int = Field(1, ge=0, lt=2**32, description="makes the draws repeatable")
 
     @field_validator("links")

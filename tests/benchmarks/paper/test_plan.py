@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.paper.links import LINKS
-from benchmarks.paper.methods import papers
+from benchmarks.paper.methods import RISK_AVERSE, RISK_PRONE, papers
 from benchmarks.paper.plan import TEMPERATURES, Size, chosen_cells
 from benchmarks.paper.settings import PaperSettings
 from schemas.errors import ConfigurationError
@@ -35,7 +35,7 @@ def test_all_methods_are_measured_over_all_links_and_on_500_calls():
 
 
 def test_the_papers_thresholds_are_those_of_the_pairs_line():
-    methods = {method.name: method for method in papers(FIT)}
+    methods = {method.name: method for method in papers(FIT, RISK_AVERSE, RISK_PRONE)}
     assert methods["u-hlm, risk-averse"].threshold == 0.1
     assert methods["cu-hlm, risk-prone"].threshold == 0.85
     assert methods["cu-hlm, risk-prone"].num_entries == 30
@@ -44,7 +44,7 @@ def test_the_papers_thresholds_are_those_of_the_pairs_line():
 
 def test_a_line_that_falls_gives_no_thresholds_and_says_so():
     with pytest.raises(ConfigurationError, match="line falls"):
-        papers(LinearFit(slope=-1.0, intercept=0.5))
+        papers(LinearFit(slope=-1.0, intercept=0.5), RISK_AVERSE)
 
 
 def test_links_and_methods_can_be_chosen():
