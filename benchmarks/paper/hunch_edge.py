@@ -15,6 +15,7 @@ from edge_agent.settings import AgentSettings, Mode
 from edge_agent.usage import known_losses
 from runtime.llama import Model
 from schemas.distribution import WEIGHT_SUM
+from schemas.errors import LinkError
 from schemas.messages import Prompt
 
 
@@ -30,6 +31,9 @@ class HunchEdge:
 
     def __enter__(self) -> Self:
         self._agent.__enter__()
+        if self._agent.verifier is not None and self._agent.pair() is None:
+            self._agent.__exit__(None, None, None)
+            raise LinkError(self._agent.connection.last_error or "the agent found no worker")
         return self
 
     def __exit__(self, *exc: object) -> None:

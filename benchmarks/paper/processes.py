@@ -5,6 +5,7 @@ The wire says nothing of a worker's work at the moment that an answer ends; a pi
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import threading
@@ -25,6 +26,8 @@ from schemas.topics import Topics
 
 _START_S = 30.0
 _END_S = 10.0
+# A view of a long prompt takes a fraction of a second, on a busy machine some.
+_ANSWER_S = 60.0
 
 
 class WorkerProcess:
@@ -38,16 +41,19 @@ class WorkerProcess:
 
     def __enter__(self) -> Self:
         self._process.start()
-        if not self._pipe.poll(_START_S) or self._pipe.recv() != "ready":
-            self.__exit__()
-            raise HunchError(f"the worker {self.name} did not start")
-        return self
+        try:
+            if self._pipe.poll(_START_S) and self._pipe.recv() == "ready":
+                return self
+        except EOFError:
+            pass
+        self.__exit__()
+        raise HunchError(f"the worker {self.name} did not start")
 
     def __exit__(self, *_exc: object) -> None:
-        if self._process.is_alive():
+        with contextlib.suppress(OSError):  # it has ended by itself
             self._pipe.send(None)
-            self._process.join(_END_S)
-            self._process.kill()
+        self._process.join(_END_S)
+        self._process.kill()
         self._process.join()
 
     def counts(self) -> TargetCounts:
@@ -57,8 +63,13 @@ class WorkerProcess:
         return counts
 
     def _ask(self, *question: object) -> Any:
-        self._pipe.send(question)
-        return self._pipe.recv()
+        try:
+            self._pipe.send(question)
+            if self._pipe.poll(_ANSWER_S):
+                return self._pipe.recv()
+        except (EOFError, OSError):
+            raise HunchError(f"the worker {self.name} has ended") from None
+        raise HunchError(f"the worker {self.name} does not answer")
 
 
 class HunchProcess(WorkerProcess):
