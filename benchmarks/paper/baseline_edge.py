@@ -85,8 +85,11 @@ class BaselineEdge:
         self._context.close()
         self.model.close()
 
-    def answer(self, prompt: Prompt, seed: int) -> Produced:
-        """One answer; raises LinkError where the worker does not reply."""
+    def answer(self, prompt: Prompt, seed: int, *, measures_loss: bool) -> Produced:
+        """One answer; raises LinkError where the worker does not reply.
+
+        `measures_loss`: the target is asked aside for the divergence, which the papers' methods do not measure.
+        """
         prompt_ids = self.model.chat_prompt_ids([turn.model_dump() for turn in prompt.messages or ()])
         max_tokens = prompt.max_tokens or self._drafter.capacity - len(prompt_ids)
         self._num_begun += 1
@@ -94,22 +97,39 @@ class BaselineEdge:
         answer = _Answer(self._num_begun, prompt_ids)
         up, down = self._bytes()
         started_s = time.monotonic()
-        begin = Begin(
-            self._num_begun,
-            self._method.streams,
-            self._sampling.temperature,
-            seed,
-            max_tokens,
-            tuple(prompt_ids),
-        )
-        self._connection.publish(self._topics.open(self._name, self._worker.name), begin.to_bytes(), qos=1)
+        self._begin(answer, seed, max_tokens)
         if self._method.streams:
             self._receive_all(answer, max_tokens)
         else:
             self._draft_all(answer, max_tokens, generator(seed, Stream.DRAFT))
         seconds = time.monotonic() - started_s
         after = self._bytes()
-        return self._produced(answer, seconds, after[0] - up, after[1] - down)
+        lost = self._losses(answer) if measures_loss else []
+        num_skipped = answer.uploads.count(None)
+        return Produced(
+            prompt_ids=prompt_ids,
+            ids=answer.ids,
+            num_skipped=num_skipped,
+            num_sent=len(answer.ids) - num_skipped,
+            num_free=0,
+            num_unverified=0,
+            losses=lost,
+            seconds=seconds,
+            bytes_up=after[0] - up,
+            bytes_down=after[1] - down,
+        )
+
+    def _begin(self, answer: _Answer, seed: int, max_tokens: int) -> None:
+        """Tell the worker of the prompt."""
+        begin = Begin(
+            answer.number,
+            self._method.streams,
+            self._sampling.temperature,
+            seed,
+            max_tokens,
+            tuple(answer.prompt_ids),
+        )
+        self._connection.publish(self._topics.open(self._name, self._worker.name), begin.to_bytes(), qos=1)
 
     def _receive_all(self, answer: _Answer, max_tokens: int) -> None:
         while len(answer.ids) < max_tokens and not self._ended(answer):
@@ -158,26 +178,11 @@ class BaselineEdge:
     def _bytes(self) -> tuple[int, int]:
         return self._connection.bytes_sent or 0, self._connection.bytes_received or 0
 
-    def _produced(self, answer: _Answer, seconds: float, bytes_up: int, bytes_down: int) -> Produced:
-        """With the divergence, which the papers do not measure: the target is asked aside, and for free."""
-        num_skipped = answer.uploads.count(None)
-        lost = [0.0] * len(answer.ids)
-        if not self._method.streams:
-            view = self._worker.view(answer.prompt_ids, answer.ids, self._sampling)
-            judged = [
-                Judged(q, None if entries is None else unpack(entries, len(q)))
-                for q, entries in zip(answer.drawn_from, answer.uploads, strict=True)
-            ]
-            lost = losses(view, answer.ids, judged)
-        return Produced(
-            prompt_ids=answer.prompt_ids,
-            ids=answer.ids,
-            num_skipped=num_skipped,
-            num_sent=len(answer.ids) - num_skipped,
-            num_free=0,
-            num_unverified=0,
-            losses=lost,
-            seconds=seconds,
-            bytes_up=bytes_up,
-            bytes_down=bytes_down,
-        )
+    def _losses(self, answer: _Answer) -> list[float]:
+        if self._method.streams:
+            return [0.0] * len(answer.ids)
+        judged = [
+            Judged(q, None if entries is None else unpack(entries, len(q)))
+            for q, entries in zip(answer.drawn_from, answer.uploads, strict=True)
+        ]
+        return losses(self._worker.view(answer.prompt_ids, answer.ids, self._sampling), answer.ids, judged)

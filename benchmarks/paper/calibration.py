@@ -22,8 +22,7 @@ def calibrated(
     stage: Stage, corpus: Corpus, output: Path, *, positions: int, temperature: float, console: Console
 ) -> Profile:
     """The profile at a temperature, written to `output`; goes on where it was interrupted."""
-    LOOPBACK.apply(stage.proxy)
-    agent = stage.agent_settings(temperature, None).model_dump(exclude={"verdict_timeout_s"})
+    agent = stage.agent_settings(LOOPBACK, temperature, None).model_dump(exclude={"verdict_timeout_s"})
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "calibration.jsonl"
         write_calibration_text(text, corpus.calibration)

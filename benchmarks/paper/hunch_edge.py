@@ -44,8 +44,8 @@ class HunchEdge:
         """The draft model."""
         return self._agent.model
 
-    def answer(self, prompt: Prompt, seed: int) -> Produced:
-        """One answer, its audit included."""
+    def answer(self, prompt: Prompt, seed: int, *, measures_loss: bool) -> Produced:
+        """One answer, its audit included. `measures_loss`: what nobody has verified is looked at as well."""
         answer, pieces = self._agent.answer(prompt.model_copy(update={"seed": seed}))
         for _ in pieces:
             pass
@@ -57,17 +57,21 @@ class HunchEdge:
             num_sent=usage.accepted + usage.recovered,
             num_free=usage.bonus,
             num_unverified=usage.unverified,
-            losses=self._losses(answer),
+            losses=self._losses(answer, measures_loss=measures_loss),
             seconds=usage.seconds,
             bytes_up=usage.bytes_up or 0,
             bytes_down=usage.bytes_down or 0,
         )
 
-    def _losses(self, answer: Answer) -> list[float]:
-        """As audited; what nobody has verified, the target is asked about aside, and for free."""
+    def _losses(self, answer: Answer, *, measures_loss: bool) -> list[float]:
+        """As audited; about what nobody has verified, the target is asked aside. Where it is not, none: the rest
+        alone would be too favourable.
+        """
         ledger = answer.ledger
         known: list[float] = known_losses(ledger.records).tolist()
         unverified = [i for i, record in enumerate(ledger.records) if record.origin is Origin.UNVERIFIED]
+        if unverified and not measures_loss:
+            return []
         if unverified:
             prompt_ids, ids = ledger.ids[: ledger.num_prompt], ledger.ids[ledger.num_prompt :]
             view = self._onlooker.view(prompt_ids, ids, self._agent.settings.sampling)

@@ -16,6 +16,8 @@ from deploy.demo.training.measure import call_text
 
 # The first answer of a board takes memory and opens files; it is begun, and thrown away.
 _WARM_UP_TOKENS = 2
+# The target has to read whole answers for it, which would be half of all the work.
+LOSS_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,10 @@ class Bench:
 
     def measure(self, cell: Cell, progress: Callable[[], None]) -> Sums:
         """Answer a cell's calls one after the other, all by one board; `progress` is told of each."""
-        cell.link.apply(self.stage.proxy)
         worker = self.stage.hunch if cell.method.kind is Kind.HUNCH else self.stage.paper
-        with self.stage.edge(cell.method, cell.temperature, self.profiles[cell.temperature]) as edge:
+        with self.stage.edge(cell, self.profiles[cell.temperature]) as edge:
             warm_up = self.calls[0].prompt.model_copy(update={"max_tokens": _WARM_UP_TOKENS})
-            edge.answer(warm_up, self.seed)
+            edge.answer(warm_up, self.seed, measures_loss=False)
             self.stage.tap.payload_bytes()
             before = worker.counts()
             sums, num_prompt = self._answer_all(cell, edge, progress)
@@ -51,7 +52,8 @@ class Bench:
         started_s = time.monotonic()
         for number, call in enumerate(spread(self.calls, cell.num_calls)):
             prompt = call.prompt.model_copy(update={"max_tokens": cell.max_tokens})
-            produced = edge.answer(prompt, self.seed + number)
+            measures_loss = number % LOSS_EVERY == 0
+            produced = edge.answer(prompt, self.seed + number, measures_loss=measures_loss)
             sums.add(produced, is_right=call.is_right(call_text(edge.model, produced.ids)))
             num_prompt += len(produced.prompt_ids) - 1
             progress()

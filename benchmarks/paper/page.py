@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.paper import findings, methods, plots, tables
 from benchmarks.paper.cost_model import PAPER_VOCABULARY
 from benchmarks.paper.links import LINKS, LOOPBACK
+from benchmarks.paper.measure import LOSS_EVERY
 from benchmarks.paper.plan import GREEDY, SAMPLED, TEMPERATURES, Size
 from benchmarks.paper.results import Results
 from cloud_broker_worker.baselines import upload_bytes
@@ -134,7 +135,7 @@ def _how(setting: Setting) -> list[str]:
   Over each link there are at most {size.link_calls} calls of at most {size.link_tokens} tokens, and a method ends with
   the call under way after {size.cell_s:g} s: slow ones have few. Each begins with a board that has only warmed up.
 - The divergence of ours is what its audit says; that of the others, and of unverified tokens, was computed aside by
-  the target model over the finished answers, and cost them nothing.
+  the target model over one finished answer in {LOSS_EVERY}, and cost them nothing.
 - Broker, workers, proxy and board ran on one machine that had other work to do: read wall times as ratios. Delay
   rules on LTE and NB-IoT; on LAN and Wi-Fi it is also Python's speed on a busy processor, the proxy's included.
 - A full upload is {upload_bytes(num_vocabulary):,.0f} bytes with this pair's {num_vocabulary:,} tokens of vocabulary,

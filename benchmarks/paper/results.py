@@ -71,8 +71,7 @@ class Results:
             rows = csv.writer(lines, lineterminator="\n")
             rows.writerow(_HEADER)
             for key, sums in self.rows.items():
-                values = [f"{v:.6g}" if isinstance(v, float) else v for v in asdict(sums).values()]
-                rows.writerow([self._subject, *asdict(key).values(), *values])
+                rows.writerow([self._subject, *asdict(key).values(), *asdict(sums).values()])
         fresh.replace(self._file)
 
 

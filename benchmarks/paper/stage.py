@@ -9,7 +9,9 @@ from typing import Any
 
 from benchmarks.paper.baseline_edge import BaselineEdge
 from benchmarks.paper.hunch_edge import HunchEdge
-from benchmarks.paper.methods import Kind, Method
+from benchmarks.paper.links import LOOPBACK, Link
+from benchmarks.paper.methods import Kind
+from benchmarks.paper.plan import Cell
 from benchmarks.paper.processes import BaselineProcess, HunchProcess
 from benchmarks.paper.tap import Tap
 from benchmarks.tcp_proxy import TcpProxy
@@ -42,40 +44,48 @@ Edge = HunchEdge | BaselineEdge
 
 
 class Stage:
-    """Everyone but the boards. `proxy` stands between boards and broker."""
+    """Everyone but the boards. A proxy stands between them and the broker, where their link is to be slow."""
 
     topics = Topics()
 
     def __init__(
         self, broker: PrivateBroker, proxy: TcpProxy, hunch: HunchProcess, paper: BaselineProcess, tap: Tap
     ) -> None:
-        self.proxy, self.hunch, self.paper, self.tap = proxy, hunch, paper, tap
-        self._broker = broker
+        self.hunch, self.paper, self.tap = hunch, paper, tap
+        self._broker, self._proxy = broker, proxy
 
-    def edge(self, method: Method, temperature: float, profile: Path | None) -> Edge:
-        """A board of that method, not yet connected."""
-        if method.kind is Kind.HUNCH:
-            return HunchEdge(self.agent_settings(temperature, profile), method, self.paper)
+    def edge(self, cell: Cell, profile: Path) -> Edge:
+        """A cell's board, not yet connected."""
+        if cell.method.kind is Kind.HUNCH:
+            settings = self.agent_settings(cell.link, cell.temperature, profile)
+            return HunchEdge(settings, cell.method, self.paper)
         return BaselineEdge(
-            address(self._broker, PAPER_BOARD, self.proxy.port),
+            address(self._broker, PAPER_BOARD, self._port(cell.link)),
             self.topics,
             PAPER_BOARD,
             model=DRAFT_MODEL,
-            method=method,
-            sampling=SamplingParameters(temperature=temperature),
+            method=cell.method,
+            sampling=SamplingParameters(temperature=cell.temperature),
             worker=self.paper,
         )
 
-    def agent_settings(self, temperature: float, profile: Path | None) -> AgentSettings:
+    def agent_settings(self, link: Link, temperature: float, profile: Path | None) -> AgentSettings:
         """An agent's settings: its defaults, but for what must be said."""
         return AgentSettings(
-            **login(self._broker, BOARD, self.proxy.port),
+            **login(self._broker, BOARD, self._port(link)),
             model=DRAFT_MODEL,
             threads=1,
             temperature=temperature,
             profile=profile,
             connect_timeout_s=_CONNECT_TIMEOUT_S,
         )
+
+    def _port(self, link: Link) -> int:
+        """Where boards connect, the proxy told what to be."""
+        if link is LOOPBACK:
+            return self._broker.port
+        link.apply(self._proxy)
+        return self._proxy.port
 
 
 @contextlib.contextmanager

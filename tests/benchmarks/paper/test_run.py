@@ -44,7 +44,6 @@ def settings(corpus, tmp_path_factory) -> PaperSettings:
         corpus=corpus,
         output=folder / "docs",
         work=folder / "work",
-        quick=True,
         calls=2,
         link_calls=1,
         positions=300,
