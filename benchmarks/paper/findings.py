@@ -62,6 +62,8 @@ def _at_the_papers_point(rows: Rows, target: Sums) -> list[str]:
     ours = _best(rows, target, "ours")
     theirs = _best(rows, target, "u-hlm", "cu-hlm")
     said = f"At the papers' point, {PAPER_KEPT:.1%} kept, of the settings that were measured"
+    if not any(name.startswith("ours") for name in rows):
+        return []
     if ours is None:
         return [f"{said} none of ours keeps as much. **Not reached.**"]
     mine = rows[ours]
@@ -141,12 +143,13 @@ def _at_the_default_risk(sums: Sums, target: Sums) -> list[str]:
 def _on_link(link: str, ours: Sums, rows: Rows) -> str | None:
     theirs = {name: sums for name, sums in rows.items() if name.startswith(("u-hlm", "cu-hlm"))}
     full, streamed = rows.get(methods.HLM.name), rows.get(methods.TARGET.name)
-    if not theirs or full is None or streamed is None:
+    as_close = [name for name in theirs if (theirs[name].divergence or 0) <= (ours.divergence or 0)]
+    if not as_close or full is None or streamed is None:
         return None
-    best = max(theirs, key=lambda name: theirs[name].tokens_per_s)
+    best = max(as_close, key=lambda name: theirs[name].tokens_per_s)
     against = {
         "full upload": full,
-        f"the papers' fastest ({best})": theirs[best],
+        f"the papers' fastest that diverges no more ({best})": theirs[best],
         "the target streamed": streamed,
     }
     speeds = ", ".join(

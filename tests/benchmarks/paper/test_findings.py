@@ -77,16 +77,21 @@ def test_a_target_without_a_right_call_leaves_nothing_to_say():
     ]
 
 
-def test_speed_on_a_link_is_told_against_all_others_the_faster_ones_too():
+def test_speed_on_a_link_is_told_against_all_others_the_faster_ones_too_but_not_against_worse_answers():
     rows = {
-        "ours, risk 0.02": row(500, 80, 15, seconds=2.0),
+        "ours, risk 0.02": row(500, 80, 15, loss=0.02, seconds=2.0),
         "hlm": row(500, 0, 100, seconds=20.0),
-        "cu-hlm, risk-averse": row(500, 50, 50, seconds=5.0),
-        "u-hlm, risk-averse": row(500, 50, 50, seconds=8.0),
+        "cu-hlm, risk-averse": row(500, 50, 50, loss=0.01, seconds=5.0),
+        "u-hlm, risk-averse": row(500, 50, 50, loss=0.01, seconds=8.0),
+        "u-hlm, risk-prone": row(500, 97, 3, loss=0.04, seconds=1.5),
         "target": row(500, 0, 100, seconds=1.0),
     }
     (line,) = on_links({"LTE": rows, "LAN": {}})
     assert line.startswith("LTE: at risk 0.02 2e+04 tokens a second")
     assert "10 times full upload" in line
-    assert "2.5 times the papers' fastest (cu-hlm, risk-averse)" in line
+    assert "2.5 times the papers' fastest that diverges no more (cu-hlm, risk-averse)" in line
     assert "0.5 times the target streamed" in line
+
+
+def test_before_ours_is_measured_nothing_is_said_of_it():
+    assert len(on_calls({"target": TARGET, "hlm": TARGET})) == 1
