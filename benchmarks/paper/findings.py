@@ -19,8 +19,8 @@ DEFAULT_RISK, DEFAULT_KEPT = 0.02, 0.99
 
 # The curves of the plots, and whose settings are compared at the papers' point.
 FAMILIES: dict[str, Callable[[str], bool]] = {
-    "ours, held to a risk": lambda name: name.startswith("ours, risk"),
-    "ours, fixed thresholds": lambda name: name.startswith("ours, threshold"),
+    "ours, held to a risk": lambda name: name.startswith("ours risk"),
+    "ours, fixed thresholds": lambda name: name.startswith("ours threshold"),
     "u-hlm": lambda name: name.startswith("u-hlm"),
     "cu-hlm": lambda name: name.startswith("cu-hlm"),
 }

@@ -46,7 +46,7 @@ class Method:
 EDGE = Method("edge", Kind.HUNCH, edge=True)
 TARGET = Method("target", Kind.PAPER, streams=True)
 HLM = Method("hlm", Kind.PAPER)
-EXACT = Method("ours, exact", Kind.HUNCH, risk=0.0)
+EXACT = Method("ours exact", Kind.HUNCH, risk=0.0)
 
 
 def papers(fit: LinearFit, *kinds: str) -> tuple[Method, ...]:
@@ -63,22 +63,22 @@ def papers(fit: LinearFit, *kinds: str) -> tuple[Method, ...]:
                 "the papers' line falls on this pair: no threshold follows; calibrate on more dialogues"
             )
         methods += [
-            Method(f"u-hlm, {kind}", Kind.PAPER, threshold),
-            Method(f"cu-hlm, {kind}", Kind.PAPER, threshold, PAPER_K),
+            Method(f"u-hlm {kind}", Kind.PAPER, threshold),
+            Method(f"cu-hlm {kind}", Kind.PAPER, threshold, PAPER_K),
         ]
     return tuple(methods)
 
 
 def paper_at(threshold: float) -> Method:
     """CU-HLM at a threshold of one's own, for the curve."""
-    return Method(f"cu-hlm, threshold {threshold:g}", Kind.PAPER, threshold, PAPER_K)
+    return Method(f"cu-hlm threshold {threshold:g}", Kind.PAPER, threshold, PAPER_K)
 
 
 def at_risk(risk: float) -> Method:
     """Ours, as users have it."""
-    return Method(f"ours, risk {risk:g}", Kind.HUNCH, risk=risk)
+    return Method(f"ours risk {risk:g}", Kind.HUNCH, risk=risk)
 
 
 def at_threshold(threshold: float) -> Method:
     """Ours at a fixed threshold, for the curve."""
-    return Method(f"ours, threshold {threshold:g}", Kind.HUNCH, threshold=threshold)
+    return Method(f"ours threshold {threshold:g}", Kind.HUNCH, threshold=threshold)

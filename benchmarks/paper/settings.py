@@ -32,7 +32,7 @@ class PaperSettings(FileSettings):
     )
     methods: tuple[str, ...] = Field(
         (),
-        description="only methods whose names begin so, such as target, u-hlm, 'ours, risk'; may be repeated",
+        description="only methods whose names begin so, such as target, u-hlm, 'ours risk'; may be repeated",
     )
     calls: int | None = Field(
         None, ge=1, description="calls that accuracy is judged on; none: 500, quick: 12"

@@ -20,11 +20,11 @@ CORPUS = Path("dialogues.jsonl")
 
 def test_all_methods_are_measured_over_all_links_and_on_500_calls():
     cells = chosen_cells(PaperSettings(corpus=CORPUS), FITS)
-    beginnings = ("edge", "target", "hlm", "u-hlm", "cu-hlm", "ours, risk", "ours, exact")
+    beginnings = ("edge", "target", "hlm", "u-hlm", "cu-hlm", "ours risk", "ours exact")
     for link in LINKS:
         names = [cell.method.name for cell in cells if cell.part == "links" and cell.link == link]
         assert all(any(name.startswith(begin) for name in names) for begin in beginnings)
-        assert sum(name.startswith("ours, risk") for name in names) > 1
+        assert sum(name.startswith("ours risk") for name in names) > 1
     for temperature in TEMPERATURES:
         on_calls = [cell for cell in cells if cell.part == "calls" and cell.temperature == temperature]
         assert all(cell.num_calls == 500 for cell in on_calls)
@@ -36,10 +36,10 @@ def test_all_methods_are_measured_over_all_links_and_on_500_calls():
 
 def test_the_papers_thresholds_are_those_of_the_pairs_line():
     methods = {method.name: method for method in papers(FIT, RISK_AVERSE, RISK_PRONE)}
-    assert methods["u-hlm, risk-averse"].threshold == 0.1
-    assert methods["cu-hlm, risk-prone"].threshold == 0.85
-    assert methods["cu-hlm, risk-prone"].num_entries == 30
-    assert methods["u-hlm, risk-prone"].num_entries is None
+    assert methods["u-hlm risk-averse"].threshold == 0.1
+    assert methods["cu-hlm risk-prone"].threshold == 0.85
+    assert methods["cu-hlm risk-prone"].num_entries == 30
+    assert methods["u-hlm risk-prone"].num_entries is None
 
 
 def test_a_line_that_falls_gives_no_thresholds_and_says_so():
@@ -48,10 +48,10 @@ def test_a_line_that_falls_gives_no_thresholds_and_says_so():
 
 
 def test_links_and_methods_can_be_chosen():
-    settings = PaperSettings(corpus=CORPUS, links=("LTE",), methods=("target", "ours, risk"))
+    settings = PaperSettings(corpus=CORPUS, links=("LTE",), methods=("target", "ours risk"))
     cells = chosen_cells(settings, FITS)
     assert {cell.link.name for cell in cells if cell.part == "links"} == {"LTE"}
-    assert all(cell.method.name.startswith(("target", "ours, risk")) for cell in cells)
+    assert all(cell.method.name.startswith(("target", "ours risk")) for cell in cells)
 
 
 def test_a_choice_that_leaves_nothing_is_refused():

@@ -8,7 +8,7 @@ from benchmarks.paper.counts import Sums
 from benchmarks.paper.results import Key, Results
 from schemas.errors import ConfigurationError
 
-KEY = Key("calls", "loopback", 0.7, "ours, risk 0.02")
+KEY = Key("calls", "loopback", 0.7, "ours risk 0.02")
 SUMS = Sums(
     answers=4, right=3, tokens=100, skipped=80, sent=12, free=8, seconds=1.5, loss=0.25, num_losses=100
 )

@@ -48,7 +48,7 @@ def settings(corpus, tmp_path_factory) -> PaperSettings:
         link_calls=1,
         positions=300,
         links=("LAN",),
-        methods=("target", "edge", "cu-hlm, risk-averse", "hlm", "ours, risk 0.02"),
+        methods=("target", "edge", "cu-hlm risk-averse", "hlm", "ours risk 0.02"),
     )
 
 
