@@ -16,7 +16,7 @@ export PROMPT
 .PHONY: help setup demo test check format bench bench-paper clean
 
 help: ## list the commands
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## bring all that is missing: Debian packages, .venv, llama.cpp (the other commands do it first, too)
 	@deploy/bootstrap.sh
