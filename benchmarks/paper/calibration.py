@@ -14,19 +14,14 @@ from edge_agent.calibration.command import calibrate
 from edge_agent.settings import CalibrateSettings
 from schemas.profile import Profile
 
-# A verdict that is late for an agent's usual patience would only cost calibration a sample.
-_PATIENCE_S = 30.0
-
 
 def calibrated(
     stage: Stage, corpus: Corpus, output: Path, *, positions: int, temperature: float, console: Console
 ) -> Profile:
     """The profile at a temperature, written to `output`; goes on where it was interrupted."""
-    agent = stage.agent_settings(LOOPBACK, temperature, None).model_dump(exclude={"verdict_timeout_s"})
+    agent = stage.agent_settings(LOOPBACK, temperature, None).model_dump()
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "calibration.jsonl"
         write_calibration_text(text, corpus.calibration)
-        settings = CalibrateSettings(
-            **agent, verdict_timeout_s=_PATIENCE_S, text=(text,), output=output, positions=positions
-        )
+        settings = CalibrateSettings(**agent, text=(text,), output=output, positions=positions)
         return calibrate(settings, console)

@@ -39,6 +39,7 @@ _USERS = {
 }
 # Retained status messages must come in over the slowest link.
 _CONNECT_TIMEOUT_S = 20.0
+_PATIENCE_S = 60.0
 
 Edge = HunchEdge | BaselineEdge
 
@@ -70,8 +71,13 @@ class Stage:
         )
 
     def agent_settings(self, link: Link, temperature: float, profile: Path | None) -> AgentSettings:
-        """An agent's settings: its defaults, but for what must be said."""
+        """An agent's settings: its defaults, but for what must be said.
+
+        Without a link nothing is timed, and a busy machine must not make a token unverified.
+        """
+        patience: dict[str, Any] = {"verdict_timeout_s": _PATIENCE_S} if link is LOOPBACK else {}
         return AgentSettings(
+            **patience,
             **login(self._broker, BOARD, self._port(link)),
             model=DRAFT_MODEL,
             threads=1,
