@@ -13,10 +13,10 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 override PROMPT := $(value PROMPT)
 export PROMPT
 
-.PHONY: help setup demo test check format reference bench trial clean
+.PHONY: help setup demo test check format reference bench bench-paper trial clean
 
 help: ## list the commands
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## bring all that is missing: Debian packages, .venv, llama.cpp (the other commands do it first, too)
 	@deploy/bootstrap.sh
@@ -44,6 +44,9 @@ bench: setup ## measure what the documentation quotes; ARGS="--help" says what t
 
 trial: ## try deploy/install.sh as root in a bare Debian, half an hour; FOLDER="..." keeps its tree
 	@deploy/install/try.sh "$(or $(FOLDER),$(shell mktemp -d))"
+
+bench-paper: setup ## the papers' methods and ours on a real broker; CORPUS=dialogues.jsonl, ARGS="--quick"
+	@$(PYTHON) -m benchmarks paper $(if $(CORPUS),--corpus="$(CORPUS)") $(ARGS)
 
 clean: ## remove .venv and all that tools left behind
 	@rm -rf .venv .setup.log .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

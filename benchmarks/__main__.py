@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import board_arithmetic, controller, frames, telemetry
+from benchmarks.paper import run as paper
 
 BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
     "board-arithmetic": ("what a board computes beside the model, in softmax passes", board_arithmetic.run),
@@ -15,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], None]]] = {
 # These need options of their own, and are not run by default.
 WITH_OPTIONS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "frames": ("bytes on the wire by encoding, from a calibration's samples", frames.run),
+    "paper": ("the papers' methods and ours on a real broker, half an hour; --corpus FILE", paper.main),
     "controller": ("does the controller hold its risk, with the demo's pair; --corpus DIR", controller.run),
 }
 
@@ -29,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures what the documentation quotes.",
-        epilog=f"benchmarks:\n{listing}",
+        epilog=f"benchmarks:\n{listing}\n\n  paper --help       the papers' methods and ours, on a real broker",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help="all by default")

@@ -17,16 +17,16 @@ import numpy.typing as npt
 from runtime.sampling import draw
 from schemas.distribution import Probabilities
 
-_PROBABILITY_BITS = 8
-_INDEX_BITS = 15
+PROBABILITY_BITS = 8
+INDEX_BITS = 15
 
 
 def upload_bytes(num_entries: int) -> float:
     """What the papers charge for one upload of so many entries, in bytes; they charge nothing else."""
-    return num_entries * (_PROBABILITY_BITS + _INDEX_BITS) / 8
+    return num_entries * (PROBABILITY_BITS + INDEX_BITS) / 8
 
 
-def fill_uniformly(q: Probabilities, kept_ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def fill_uniformly(q: npt.NDArray[np.floating], kept_ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """What the worker of CU-HLM takes for q, `[vocab]`: the kept entries, and the rest of the mass spread evenly."""
     num_missing = len(q) - len(kept_ids)
     kept = q[kept_ids].astype(np.float64)

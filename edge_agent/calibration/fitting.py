@@ -39,9 +39,12 @@ def correlation(scores: Column, betas: Column, weights: Column) -> float:
 
 
 def mean(values: npt.ArrayLike, weights: Column) -> float:
-    """The mean of what counts; 0 where nothing does."""
+    """The mean of what counts; 0 where nothing does. Never beyond the values, which rounding alone might reach."""
     total = float(weights.sum())
-    return float(weights @ np.asarray(values)) / total if total > 0 else 0.0
+    if total <= 0:
+        return 0.0
+    each = np.asarray(values, np.float64)
+    return float(np.clip(weights @ each / total, each.min(), each.max()))
 
 
 def threshold_for(risk: float, scores: Column, betas: Column, weights: Column) -> tuple[float, float]:

@@ -75,7 +75,7 @@ def measure(
     if not chances.sum() > 0:
         return None
     frame_bytes = fitting.mean([len(encode_draft(draft, bodies)) for draft, _ in sent], chances)
-    rejected = min(1.0, fitting.mean([outcome.beta for _, outcome in sent], chances))
+    rejected = fitting.mean([outcome.beta for _, outcome in sent], chances)
     return KRuleReport(
         rule=rule,
         skipped=played.skipped,

@@ -14,6 +14,7 @@ from html import escape
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
 _NUM_COLORS = 7
+_LEGEND_ROW = 18
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#222;--paper:#fff;--grid:#ddd;--faint:#666;
@@ -65,9 +66,37 @@ class Axis:
 
 def plot(curves: Sequence[Curve], x: Axis, y: Axis, *, marks: Sequence[tuple[str, float]] = ()) -> str:
     """A figure of the curves; `marks` are places on the x axis to point out, each with its name."""
+    legend = "".join(_legend(curve, index) for index, curve in enumerate(curves))
+    return f"<figure>{_drawing(curves, x, y, marks)}<figcaption>{legend}</figcaption></figure>"
+
+
+def picture(curves: Sequence[Curve], x: Axis, y: Axis) -> str:
+    """The same as an SVG file of its own, the legend within it."""
+    height = _HEIGHT + _LEGEND_ROW * len(curves) + 6
+    size = f'width="{_WIDTH}" height="{height}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_WIDTH} {height}" ',
+        f'font-size="12" font-family="sans-serif"><style>{STYLE}text{{fill:var(--faint)}}</style>',
+        f'<rect {size} fill="var(--paper)"/>{_drawing(curves, x, y, ())}',
+    ]
+    for index, curve in enumerate(curves):
+        middle = _HEIGHT + _LEGEND_ROW * index + 8
+        ends = Curve(
+            curve.name, [(0.0, 0.0)] if len(curve.points) == 1 else [(0.0, 0.0), (0.06, 0.0)], curve.dashed
+        )
+        unit = Axis("", 0.0, 1.0)
+        shift = f"translate(0 {middle - _place(0, 0)[1]})"
+        parts += [f'<g transform="{shift}">{_curve(ends, index, unit, unit)}</g>']
+        parts.append(_text(_LEFT + 36, middle + 4, curve.name, "start"))
+    return "".join(parts) + "</svg>"
+
+
+def _drawing(curves: Sequence[Curve], x: Axis, y: Axis, marks: Sequence[tuple[str, float]]) -> str:
+    """Grid, axes, marks and curves, without a legend."""
     left, bottom = _place(0, 0)
     right, top = _place(1, 1)
-    parts = [f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(y.label)}">']
+    size = f'width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
+    parts = [f'<svg {size} role="img" aria-label="{escape(y.label)}">']
     for value in x.marks():
         at, _ = _place(x.share(value), 0)
         parts += [_line(at, bottom, at, top), _text(at, bottom + 15, f"{value:.3g}")]
@@ -83,8 +112,7 @@ def plot(curves: Sequence[Curve], x: Axis, y: Axis, *, marks: Sequence[tuple[str
     parts.append(_text((left + right) / 2, _HEIGHT - 6, x.label))
     middle = (top + bottom) / 2
     parts.append(f'<g transform="rotate(-90 12 {middle})">{_text(12, middle, y.label)}</g></svg>')
-    legend = "".join(_legend(curve, index) for index, curve in enumerate(curves))
-    return "".join(parts) + f"<figcaption>{legend}</figcaption></figure>"
+    return "".join(parts)
 
 
 def _curve(curve: Curve, index: int, x: Axis, y: Axis) -> str:

@@ -1,7 +1,8 @@
 """Texts to calibrate on. In: files. Out: stretches of tokens whose every position gets a draft token.
 
 A `.jsonl` file holds a conversation a line, `{"messages": [{"role": …, "content": …}, …]}`: the turns that a
-model would write become stretches. Any other file is plain text, cut into windows.
+model would write become stretches, but for those of `"weight": 0`. Any other file is plain text, cut into
+windows.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ def _documents(model: Model, file: Path) -> Iterator[Callable[[], _Parts]]:
 def _messages(file: Path, number: int, line: str) -> list[dict[str, Any]]:
     try:
         messages = json.loads(line)["messages"]
-        return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages]
+        return [
+            {"role": str(turn["role"]), "content": str(turn["content"]), "weight": turn.get("weight", 1)}
+            for turn in messages
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f'{file}, line {number}: not {{"messages": [{{"role": …, "content": …}}, …]}} ({error!r})'
@@ -109,7 +113,7 @@ def _conversation(model: Model, messages: list[dict[str, Any]]) -> _Parts:
     """One part a turn that a model writes: what came before it, and its own words."""
     parts: _Parts = []
     for index, message in enumerate(messages):
-        if index == 0 or message["role"] in _TOLD or not message["content"]:
+        if index == 0 or message["role"] in _TOLD or not message["content"] or not message["weight"]:
             continue
         # A template adds the assistant's own opening; a turn of another role is opened by being empty.
         opening = [] if message["role"] == "assistant" else [{"role": message["role"], "content": ""}]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from cloud_broker_worker.private_broker import PrivateBroker
 from edge_agent import settings as agent_settings
 from edge_agent.doctor import AgentDoctor
@@ -32,7 +33,6 @@ from tests.end_to_end.test_commands import silent_worker_status
 from tests.gguf_files import Plan, write_gguf
 from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
 from tests.profiles import made_up_profile
-from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.end_to_end
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from edge_agent.ledger import Origin
 from edge_agent.settings import Mode
 from schemas.messages import AgentStatus, Presence, Prompt, parse_message
@@ -29,7 +30,6 @@ from tests.end_to_end.stage import (
 )
 from tests.end_to_end.target_alone import TargetAlone
 from tests.mqtt_helpers import DEADLINE_S, listen, wait_for
-from tests.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("endless_answers")]
 

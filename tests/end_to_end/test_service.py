@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from cloud_broker_worker.private_broker import PrivateBroker
 from schemas.messages import AgentMetrics, AgentStatus, Completion, Presence, Prompt, parse_message
 from schemas.topics import Topics
@@ -17,7 +18,6 @@ from tests.conftest import USERS, Connect
 from tests.end_to_end.stage import Program, Stage, running
 from tests.gguf_files import Plan, write_gguf
 from tests.mqtt_helpers import DEADLINE_S, listen, payloads, wait_for
-from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.end_to_end
 

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from runtime.mqtt import BrokerAddress, Connection
 from schemas.errors import Disconnected, PayloadTooLarge
 from schemas.topics import Topics
 from tests.mqtt_helpers import DEADLINE_S, listen, payloads, quick, wait_for, wait_lost
-from tests.tcp_proxy import TcpProxy
 
 TOPICS = Topics()
 DRAFT = TOPICS.draft("agent-1", "worker-1")

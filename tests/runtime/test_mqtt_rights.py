@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from schemas.errors import Disconnected, LinkError, PayloadTooLarge
 from schemas.topics import Topics
 from tests.conftest import Connect
 from tests.mqtt_helpers import DEADLINE_S, listen, payloads
-from tests.tcp_proxy import TcpProxy
 
 TOPICS = Topics()
 OWN = TOPICS.agent_metrics("agent-1")

@@ -28,12 +28,23 @@ CONTROL_TOKENS = (END_OF_TEXT, *(f"<|{role}|>" for role in ROLES), END_OF_TURN)
 
 def read_dialogues(folder: Path, split: str) -> Iterator[Dialogue]:
     """The dialogues of a split, `train` or `heldout`; raises ConfigurationError where that is malformed."""
-    for line_number, line in enumerate(_lines(folder, split), start=1):
-        turns = json.loads(line)
-        if not all(isinstance(turn, list) and len(turn) == 2 and turn[0] in ROLES for turn in turns):
-            raise ConfigurationError(
-                f"line {line_number} of {split} in {folder} is not a list of [role, text]"
-            )
+    plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.xz"
+    if not plain.is_file() and not packed.is_file():
+        raise ConfigurationError(f"neither {plain} nor {packed} exists; the corpus needs both splits")
+    return read_dialogue_file(plain if plain.is_file() else packed)
+
+
+def read_dialogue_file(file: Path) -> Iterator[Dialogue]:
+    """The dialogues of a .jsonl or .jsonl.xz file; raises ConfigurationError where that is malformed."""
+    for line_number, line in enumerate(_lines(file), start=1):
+        try:
+            turns = json.loads(line)
+        except ValueError:
+            turns = None
+        if not isinstance(turns, list) or not all(
+            isinstance(turn, list) and len(turn) == 2 and turn[0] in ROLES for turn in turns
+        ):
+            raise ConfigurationError(f"line {line_number} of {file} is not a list of [role, text]")
         yield [(role, text) for role, text in turns]
 
 
@@ -57,13 +68,10 @@ def call_keys(call: str, result: str) -> frozenset[str]:
     return frozenset(json.loads(call)) | frozenset(json.loads(result))
 
 
-def _lines(folder: Path, split: str) -> Iterator[str]:
-    plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.xz"
-    if plain.is_file():
-        with plain.open(encoding="utf-8") as file:
-            yield from file
-    elif packed.is_file():
-        with lzma.open(packed, "rt", encoding="utf-8") as file:
-            yield from file
-    else:
-        raise ConfigurationError(f"neither {plain} nor {packed} exists; the corpus needs both splits")
+def _lines(file: Path) -> Iterator[str]:
+    open_text = lzma.open if file.suffix == ".xz" else open
+    try:
+        with open_text(file, "rt", encoding="utf-8") as lines:
+            yield from lines
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise ConfigurationError(f"cannot read the dialogues {file}: {error}") from error

@@ -97,7 +97,7 @@ class Reader:
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, control tokens left out."""
-        return b"".join(self._model.piece(token_id) for token_id in token_ids).decode("utf-8", "replace")
+        return call_text(self._model, token_ids)
 
     def logits(self, token_ids: Sequence[int]) -> Logits:
         """Logits after each token of a dialogue, `[num_tokens, vocab]`; the dialogue stays in the cache."""
@@ -221,6 +221,11 @@ def _try_calls(figures: ModelFigures, reader: Reader, calls: Sequence[_RecordedC
         text = reader.text(reader.greedy_call(call.opening + 1, logits[call.opening]))
         figures.calls[call.kind] += 1
         figures.calls_right[call.kind] += same_call(text, call.text)
+
+
+def call_text(model: Model, token_ids: Sequence[int]) -> str:
+    """The text of generated token ids, control tokens left out."""
+    return b"".join(model.piece(token_id) for token_id in token_ids).decode("utf-8", "replace")
 
 
 def same_call(text: str, recorded: str) -> bool:

@@ -74,3 +74,9 @@ def test_a_weight_counts_as_often_as_it_says_in_every_figure():
 
 def test_nothing_that_counts_has_the_mean_0():
     assert fitting.mean([0.5, 0.7], np.zeros(2)) == 0.0
+
+
+def test_a_share_of_all_is_one_whatever_the_weights_round_to():
+    weights = np.random.default_rng(0).random(1000) + 0.1
+    for count in range(1, 1000):
+        assert fitting.mean(np.ones(count, np.bool_), weights[:count]) == 1.0
