@@ -14,7 +14,7 @@ RISK_AVERSE, RISK_PRONE = "risk-averse", "risk-prone"
 RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 # Over the links: the default risk, what keeps the paper's accuracy here, and what skips far more.
 LINK_RISKS = (0.001, 0.02, 0.1)
-THRESHOLDS = (0.02, 0.03, 0.01, 0.04, 0.08)
+THRESHOLDS = (0.02, 0.03, 0.04, 0.05, 0.07)
 # Their estimator knows no other values than twentieths.
 PAPER_THRESHOLDS = (0.1, 0.05, 0.15, 0.3, 0.0)
 
