@@ -82,3 +82,24 @@ def at_risk(risk: float) -> Method:
 def at_threshold(threshold: float) -> Method:
     """Ours at a fixed threshold, for the curve."""
     return Method(f"ours threshold {threshold:g}", Kind.HUNCH, threshold=threshold)
+
+
+# As a table shows them, by how their names begin.
+_ORDER = (
+    "target",
+    "edge",
+    "hlm",
+    "u-hlm risk",
+    "cu-hlm risk",
+    "cu-hlm threshold",
+    "ours risk",
+    "ours threshold",
+    "ours exact",
+)
+
+
+def rank(name: str) -> tuple[int, float, str]:
+    """Where a method stands in a table, whenever it was measured; within a kind by its number."""
+    family = next((index for index, begin in enumerate(_ORDER) if name.startswith(begin)), len(_ORDER))
+    last = name.split()[-1]
+    return family, float(last) if last[0].isdigit() else 0.0, name
