@@ -101,5 +101,5 @@ _ORDER = (
 def rank(name: str) -> tuple[int, float, str]:
     """Where a method stands in a table, whenever it was measured; within a kind by its number."""
     family = next((index for index, begin in enumerate(_ORDER) if name.startswith(begin)), len(_ORDER))
-    last = name.split()[-1]
+    last = name.rsplit(maxsplit=1)[-1]
     return family, float(last) if last[0].isdigit() else 0.0, name
