@@ -14,6 +14,8 @@ from schemas.profile import Profile
 _WIDTH, _HEIGHT, _MARGIN = 420, 300, 44
 _COLORS = ("#1b6ca8", "#c8553d", "#4a8f4a", "#8a5aa8", "#b8860b", "#555555")
 _NUM_BINS = 12
+# A curve through few points shows where they are.
+_MAX_MARKED = 12
 _STYLE = "body{font:15px sans-serif;max-width:56em;margin:2em auto}td,th{padding:.2em .8em;text-align:right}"
 
 Curve = tuple[str, list[tuple[float, float]]]
@@ -71,6 +73,9 @@ def plot(curves: Iterable[Curve], x_label: str, y_label: str, *, x_max: float) -
             f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>',
             f'<text x="{_WIDTH}" y="{24 + 18 * index}" fill="{color}">{escape(name)}</text>',
         ]
+        if len(points) <= _MAX_MARKED:
+            dots = (_place(px, py, x_max) for px, py in points)
+            parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{color}"/>' for x, y in dots]
     parts += [
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',
         (
