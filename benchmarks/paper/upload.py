@@ -39,8 +39,7 @@ def pack(q: Probabilities, token_ids: Indices) -> bytes:
 def unpack(data: bytes, num_tokens: int) -> npt.NDArray[np.float64]:
     """What the worker takes for `q`, `[num_tokens]`: missing entries share what is left evenly.
 
-    A whole vocabulary stays as it is sent: to bring what rounding left of it back to the sum 1 would put the
-    lost tail on the likely tokens, and make the bias larger. Raises OutOfRange.
+    A whole vocabulary stays as it is sent, though rounding leaves less than 1 of it. Raises OutOfRange.
     """
     count = len(data) * 8 // _ENTRY_BITS
     bits = np.unpackbits(np.frombuffer(data, np.uint8))[: count * _ENTRY_BITS]
