@@ -68,6 +68,11 @@ def _at_the_papers_point(rows: Rows, target: Sums) -> list[str]:
         return [f"{said} none of ours keeps as much. **Not reached.**"]
     mine = rows[ours]
     lines = [f"{said} ours skips most with `{ours}`: {_skipping(mine)}. **{_against_the_paper(mine)}**"]
+    held = _best(rows, target, "ours risk")
+    if held is not None and held != ours:
+        lines.append(
+            f"Held to a risk instead of a threshold, ours skips most with `{held}`: {_skipping(rows[held])}."
+        )
     if theirs is None:
         return [*lines, "No setting of the papers' methods that was measured keeps as much."]
     other = rows[theirs]

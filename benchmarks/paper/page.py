@@ -132,8 +132,8 @@ def _how(setting: Setting) -> list[str]:
   so that nothing is fitted on what is judged. Calibration reads the calls of its dialogues:
 {fits}
 - Accuracy, skipping and divergence hardly depend on the link: they come from {setting.num_calls} calls without a proxy,
-  with a verdict timeout that a busy machine does not reach. Over the links it is the default of 2 s.
-  Over each link there are at most {size.link_calls} calls of at most {size.link_tokens} tokens, and a method ends with
+  with a verdict timeout that a busy machine does not reach; over the links it is the default of 2 s.
+- Over each link there are at most {size.link_calls} calls of at most {size.link_tokens} tokens, and a method ends with
   the call under way after {size.cell_s:g} s: slow ones have few. Each begins with a board that has only warmed up.
 - The divergence of ours is what its audit says; that of the others, and of unverified tokens, was computed aside by
   the target model over one finished answer in {LOSS_EVERY}, and cost them nothing.

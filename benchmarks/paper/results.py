@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from benchmarks.paper.counts import SUM_NAMES, Sums
+from benchmarks.paper.methods import rank
 from schemas.errors import ConfigurationError
 
 
@@ -44,12 +45,13 @@ class Results:
         self._write()
 
     def of(self, part: str, link: str, temperature: float) -> dict[str, Sums]:
-        """The rows of one table, by method."""
-        return {
+        """The rows of one table, by method, in the order of a table."""
+        found = {
             key.method: sums
             for key, sums in self.rows.items()
             if (key.part, key.link, key.temperature) == (part, link, temperature)
         }
+        return {name: found[name] for name in sorted(found, key=rank)}
 
     def _read(self) -> None:
         try:

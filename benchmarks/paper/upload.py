@@ -39,7 +39,7 @@ def pack(q: Probabilities, token_ids: Indices) -> bytes:
 def unpack(data: bytes, num_tokens: int) -> npt.NDArray[np.float64]:
     """What the worker takes for `q`, `[num_tokens]`: missing entries share what is left evenly.
 
-    A whole vocabulary is only brought back to the sum 1, which rounding has moved. Raises OutOfRange.
+    A whole vocabulary stays as it is sent, though rounding leaves less than 1 of it. Raises OutOfRange.
     """
     count = len(data) * 8 // _ENTRY_BITS
     bits = np.unpackbits(np.frombuffer(data, np.uint8))[: count * _ENTRY_BITS]
@@ -51,7 +51,4 @@ def unpack(data: bytes, num_tokens: int) -> npt.NDArray[np.float64]:
         raise OutOfRange("entry", f"token id {token_ids.max()} is not below {num_tokens}")
     q = np.zeros(num_tokens)
     q[token_ids] = levels / _LEVELS
-    if count == num_tokens and q.any():
-        q /= q.sum()
-        return q
     return fill_uniformly(q, token_ids)

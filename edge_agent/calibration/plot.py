@@ -15,6 +15,8 @@ _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
 _NUM_COLORS = 7
 _LEGEND_ROW = 18
+# A curve through few points shows where they are.
+_MAX_MARKED = 12
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#222;--paper:#fff;--grid:#ddd;--faint:#666;
@@ -122,7 +124,9 @@ def _curve(curve: Curve, index: int, x: Axis, y: Axis) -> str:
     line = " ".join(f"{px},{py}" for px, py in places)
     dashes = ' stroke-dasharray="5 4"' if curve.dashed else ""
     style = f'fill="none" stroke="{_color(index)}" stroke-width="2"{dashes}'
-    return f'<polyline points="{line}" {style}/>'
+    marked = places if len(places) <= _MAX_MARKED else []
+    dots = "".join(f'<circle cx="{px}" cy="{py}" r="3" fill="{_color(index)}"/>' for px, py in marked)
+    return f'<polyline points="{line}" {style}/>{dots}'
 
 
 def _legend(curve: Curve, index: int) -> str:

@@ -38,3 +38,20 @@ def test_the_figures_follow_from_the_sums():
     assert SUMS.per_token("skipped") == 0.8
     assert SUMS.divergence == 0.0025
     assert Sums().divergence is None
+
+
+def test_a_table_has_its_order_whenever_its_rows_were_measured(tmp_path):
+    results = Results(tmp_path / "r.csv", "abc")
+    in_order = [
+        "target",
+        "edge",
+        "hlm",
+        "cu-hlm threshold 0.1",
+        "ours risk 0.02",
+        "ours risk 0.1",
+        "ours exact",
+    ]
+    for method in reversed(in_order):
+        results.add(Key("calls", "loopback", 0.7, method), SUMS)
+    results.add(Key("links", "LTE", 0.7, "u-hlm risk-averse"), SUMS)
+    assert list(results.of("calls", "loopback", 0.7)) == in_order
