@@ -63,6 +63,7 @@ class Reports:
         rounded = {
             "seconds": round(self._sum.seconds, 3),
             "divergence": _rounded(self._sum.divergence, 6),
+            "divergence_margin": _rounded(self._sum.divergence_margin, 6),
             "round_trip_median_ms": _rounded(trips.median_ms, 2),
             "round_trip_p99_ms": _rounded(trips.p99_ms, 2),
         }

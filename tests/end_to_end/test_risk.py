@@ -135,21 +135,28 @@ def test_metrics_show_the_risk_set_the_divergence_with_its_interval_the_skip_sha
     stage: Stage, connect: Connect
 ) -> None:
     inbox = listen(connect("operator-1", at=stage.broker), Topics().agent_metrics("agent-1"))
+    answers, thresholds = [], []
     with stage.worker(), stage.agent(risk=0.05, start_threshold=0.3) as agent:
-        records = [record for _ in range(2) for record in read(agent, QUESTION).answer.ledger.records]
-        metrics = [parse_message(AgentMetrics, payload) for payload in payloads(inbox, 2)]
-        assert metrics[-1].threshold == agent.policy.threshold
-    assert [each.risk for each in metrics] == [0.05, 0.05]
-    recent = metrics[-1].recent
+        # Reports have a budget of bytes: the first one comes after some answers.
+        while not len(inbox):
+            answers.append(read(agent, QUESTION).answer)
+            thresholds.append(agent.policy.threshold)
+            assert len(answers) < 500
+    report = parse_message(AgentMetrics, payloads(inbox, 1)[0])
+    assert report.risk == 0.05
+    assert report.threshold == thresholds[report.answers - 1]
+    records = [record for answer in answers[: report.answers] for record in answer.ledger.records]
+    recent, records = report.recent, records[-RECENT_TOKENS:]
     assert recent is not None
     assert recent.tokens == len(records)
     skip_share = np.mean([record.origin is Origin.SKIPPED for record in records])
-    assert recent.skip_share == pytest.approx(skip_share, abs=1e-5)
+    assert recent.skip_share == pytest.approx(skip_share, abs=1e-4)
     assert recent.unverified_share == 0
-    assert recent.divergence == pytest.approx(known_losses(records).mean(), abs=1e-5)
+    assert recent.divergence == pytest.approx(known_losses(records).mean(), abs=1e-4)
     assert recent.divergence_margin is not None
-    assert metrics[0].usage.divergence_margin is not None
-    assert 0 < recent.divergence_margin < metrics[0].usage.divergence_margin  # twice as much is known
+    of_one = answers[0].usage.divergence_margin
+    assert of_one is not None
+    assert 0 < recent.divergence_margin < of_one  # far more is known
 
 
 def test_a_service_writes_what_it_has_learned_when_it_leaves(stage: Stage, tmp_path: Path) -> None:
