@@ -9,7 +9,7 @@ run that holds them is sent, so the text comes in pieces and a little later than
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from schemas.audit import decode_betas
@@ -38,10 +38,11 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class TracedToken:
-    """A token of the answer."""
+    """A token of the answer. `is_audited`: its rejection probability has been told, which may happen twice."""
 
     token_id: int
     origin: Origin
+    is_audited: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,10 @@ class Trace:
     def _audit(self, draft: Draft, verdict: Verdict) -> None:
         betas = decode_betas(verdict.betas).tolist()
         for offset, beta in enumerate(betas[: len(draft.run_ids)]):
-            token = self._tokens.get(draft.position + offset)
-            if token is not None and token.origin is Origin.SKIPPED:
+            place = draft.position + offset
+            token = self._tokens.get(place)
+            if token is not None and token.origin is Origin.SKIPPED and not token.is_audited:
+                self._tokens[place] = replace(token, is_audited=True)
                 self.num_audited += 1
                 self.sum_beta += beta
 

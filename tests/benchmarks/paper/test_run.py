@@ -93,7 +93,9 @@ def test_the_wire_carries_what_the_methods_say(page, settings):
         elif method == "target":
             assert int(row["target_passes"]) == int(row["target_tokens"]) == tokens
         else:
-            assert int(row["target_passes"]) <= sent + 2 * int(row["answers"])
+            assert (
+                sent < int(row["target_passes"]) <= tokens + 2 * int(row["answers"])
+            )  # runs go out for audit alone
             assert int(row["target_tokens"]) >= sent
         assert (part, temperature) in {("calls", "0.0"), ("calls", "0.7"), ("links", "0.7")}
 
