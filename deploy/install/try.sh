@@ -86,9 +86,10 @@ try_bare() {
     twice_the_same agent --model $DRAFT "$BOARD"
     inside "apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients procps >/dev/null 2>&1"
     start_broker
-    inside "setpriv --reuid hunch --regid hunch --init-groups /opt/hunch/agent/venv/bin/edge-agent run >/run/try-agent.log 2>&1 & echo \$! >/run/try-agent.pid"
+    # exec, or the pid would be that of a shell around it, and the agent would outlive what is killed.
+    inside "{ exec setpriv --reuid hunch --regid hunch --init-groups /opt/hunch/agent/venv/bin/edge-agent run >/run/try-agent.log 2>&1; } & echo \$! >/run/try-agent.pid"
     ask && holds "the agent answers when the unit's command is run by hand as user hunch"
-    inside "kill \$(cat /run/try-agent.pid)"
+    inside "kill \$(cat /run/try-agent.pid); tail --pid=\$(cat /run/try-agent.pid) -f /dev/null"
     stop_broker
 }
 
