@@ -17,7 +17,8 @@ BROKER_PORT=${BROKER_PORT:-18830} # a tree shares this machine's network, so two
 BOARD="--broker mqtt://board-1@127.0.0.1:$BROKER_PORT --name board-1"
 BROKER="/opt/hunch/worker/venv/bin/cloud-broker-worker broker"
 FILES=/var/lib/hunch/broker/credentials
-LOGIN="-p $BROKER_PORT" # how Mosquitto's own clients get in
+ASKER="-p $BROKER_PORT" # how Mosquitto's own clients get in
+LISTENER=$ASKER
 MACHINE=hunch-try
 NSPAWN=""
 LISTS=$(mktemp -d)
@@ -101,10 +102,14 @@ start_broker() {
 # A broker with TLS and a certificate for each, as docs/security.md has it; the worker brings the command.
 start_tls_broker() {
     inside "$BROKER init --host 127.0.0.1 --port $BROKER_PORT && $BROKER add-agent board-1 && $BROKER add-worker cloud-1 &&
-        $BROKER add-client asker" >/dev/null
+        $BROKER add-client asker && $BROKER add-client listener" >/dev/null
     inside "mosquitto -c /var/lib/hunch/broker/mosquitto/mosquitto.conf >/run/try-mosquitto.log 2>&1 & echo \$! >/run/try-mosquitto.pid"
-    LOGIN="-h 127.0.0.1 -p $BROKER_PORT --cafile $FILES/asker.toml --cert $FILES/asker.toml --key $FILES/asker.toml"
+    # Two of them: a name has one connection at a time, and the second would end the first.
+    ASKER=$(login asker)
+    LISTENER=$(login listener)
 }
+
+login() { printf -- "-h 127.0.0.1 -p $BROKER_PORT --cafile $FILES/%s.toml --cert $FILES/%s.toml --key $FILES/%s.toml" "$1" "$1" "$1"; }
 
 stop_broker() { inside "kill \$(cat /run/try-mosquitto.pid)"; }
 
@@ -112,9 +117,9 @@ stop_broker() { inside "kill \$(cat /run/try-mosquitto.pid)"; }
 ask() {
     local try answer
     for try in {1..30}; do
-        answer=$(inside "(sleep 0.5; mosquitto_pub -V 5 $LOGIN -q 1 -t hunch/v1/agents/board-1/prompt \
+        answer=$(inside "(sleep 0.5; mosquitto_pub -V 5 $ASKER -q 1 -t hunch/v1/agents/board-1/prompt \
             -m '{\"id\": \"q$try\", \"text\": \"I need a table for two in Oakland.\", \"max_tokens\": 24}') &
-            timeout 10 mosquitto_sub -V 5 $LOGIN -t hunch/v1/agents/board-1/completion/q$try" | grep finish_reason || true)
+            timeout 10 mosquitto_sub -V 5 $LISTENER -t hunch/v1/agents/board-1/completion/q$try" | grep finish_reason || true)
         if [[ $answer =~ ${1:-finish_reason} ]]; then
             printf '%s\n' "$answer"
             return
