@@ -154,6 +154,11 @@ class Connection:
         with self._state:
             return self._state.wait_for(lambda: self._connected and not self._unanswered, timeout_s)
 
+    def expect_connected(self, timeout_s: float) -> None:
+        """Wait until connected; raises LinkError, with the reason where one is known, where that takes too long."""
+        if not self.wait_connected(timeout_s):
+            raise LinkError(self.last_error or f"broker {self.address} does not answer")
+
     def subscribe(self, filters: Sequence[tuple[str, int]], *, max_queued: int = 256) -> Inbox:
         """An inbox for the topics that match `filters` (filter, QoS); subscribed again at every CONNACK.
 

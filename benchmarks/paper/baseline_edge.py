@@ -76,8 +76,7 @@ class BaselineEdge:
 
     def __enter__(self) -> Self:
         self._connection.start()
-        if not self._connection.wait_connected(_CONNECT_TIMEOUT_S):
-            raise LinkError(self._connection.last_error or "the broker did not answer")
+        self._connection.expect_connected(_CONNECT_TIMEOUT_S)
         return self
 
     def __exit__(self, *_exc: object) -> None:

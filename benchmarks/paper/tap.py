@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Self
 
 from runtime.mqtt import BrokerAddress, Connection
-from schemas.errors import LinkError
 from schemas.topics import Topics
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -24,8 +23,7 @@ class Tap:
 
     def __enter__(self) -> Self:
         self._connection.start()
-        if not self._connection.wait_connected(_CONNECT_TIMEOUT_S):
-            raise LinkError(self._connection.last_error or "the broker did not answer")
+        self._connection.expect_connected(_CONNECT_TIMEOUT_S)
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -6,7 +6,7 @@ import time
 
 from cloud_broker_worker.home_assistant.settings import PurgeSettings
 from runtime.mqtt import Connection, Inbox
-from schemas.errors import ConfigurationError, LinkError
+from schemas.errors import ConfigurationError
 from schemas.home_assistant import Device, config_filter, device_of, is_ours
 
 # Nothing says that a broker has told all that it keeps, but it tells it in one go.
@@ -22,8 +22,7 @@ def purge(settings: PurgeSettings) -> list[Device]:
     inbox = connection.subscribe([(config_filter(settings.prefix), 1)], max_queued=_MAX_QUEUED)
     connection.start()
     try:
-        if not connection.wait_connected(settings.connect_timeout_s):
-            raise LinkError(connection.last_error or f"broker {connection.address} does not answer")
+        connection.expect_connected(settings.connect_timeout_s)
         found = _find(inbox, settings)
         for start in range(0, len(found), _AT_ONCE):
             topics = list(found)[start : start + _AT_ONCE]

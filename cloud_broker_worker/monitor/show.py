@@ -17,7 +17,6 @@ from cloud_broker_worker.monitor.fleet import Event
 from cloud_broker_worker.monitor.lines import event_line, event_value, warning_line, warning_value
 from cloud_broker_worker.monitor.warn import Warned
 from cloud_broker_worker.monitor.watch import PICTURE_S, Monitor
-from schemas.errors import LinkError
 
 # Warnings are looked for so often where lines are printed; also the time for retained messages to come in.
 _WARNINGS_S = 1.0
@@ -117,8 +116,7 @@ def show_live(monitor: Monitor) -> None:
 def show_once(monitor: Monitor) -> None:
     """Listen for a while, the retained status at least, and print what there is."""
     settings, connection = monitor.settings, monitor.connection
-    if not connection.wait_connected(settings.connect_timeout_s):
-        raise LinkError(connection.last_error or f"broker {connection.address} did not answer in time")
+    connection.expect_connected(settings.connect_timeout_s)
     monitor.run(_Silence(), until_s=time.monotonic() + settings.listen_s)
     if settings.as_json:
         sys.stdout.write(_json(monitor.snapshot()))

@@ -90,8 +90,7 @@ def take_over(plan: BrokerPlan, successor: Credentials, *, clear: tuple[str, ...
         connection = Connection(address)
         connection.start()
         try:
-            if not connection.wait_connected(_DEADLINE_S):
-                raise LinkError(connection.last_error or f"broker {address} does not answer")
+            connection.expect_connected(_DEADLINE_S)
             for topic in clear:
                 connection.publish(topic, b"", qos=1, retain=True)
         finally:
