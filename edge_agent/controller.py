@@ -113,8 +113,7 @@ class RiskController:
         """The answer is over: no more audits come, and what they would have told is charged."""
         self._read()
         for record in self._waiting:
-            loss = _known_loss(record)
-            self._charge(max(self.risk, self._unaudited_cost) if loss is None else loss)
+            self._charge(max(self.risk, self._unaudited_cost) if record.loss is None else record.loss)
         self._waiting = []
         self._records, self._num_read = (), 0
 
@@ -125,7 +124,7 @@ class RiskController:
         self._waiting += [record for record in new if record.origin is not Origin.UNVERIFIED]
         num_known = 0
         for record in self._waiting:
-            loss = _known_loss(record)
+            loss = record.loss
             if loss is None:
                 break
             self._charge(loss)
@@ -138,8 +137,7 @@ class RiskController:
         """The debt if every token whose audit has not come were wholly wrong."""
         debt = self._debt
         for record in self._waiting:
-            loss = _known_loss(record)
-            debt = max(0.0, debt + (1.0 if loss is None else loss) - self.risk)
+            debt = max(0.0, debt + (1.0 if record.loss is None else record.loss) - self.risk)
         return debt
 
     def _charge(self, loss: float) -> None:
@@ -186,11 +184,6 @@ class RiskController:
             self._thresholds[self._subject] = self.threshold
             for oldest in list(self._thresholds)[:-_MAX_KEPT]:
                 del self._thresholds[oldest]
-
-
-def _known_loss(record: Record) -> float | None:
-    """skip * beta; None while the audit has not come."""
-    return record.beta if record.origin is Origin.SKIPPED else 0.0
 
 
 def _within(threshold: float) -> float:

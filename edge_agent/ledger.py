@@ -54,6 +54,13 @@ class Record:
     uncertainty: float | None = None
     beta: float | None = None
 
+    @property
+    def loss(self) -> float | None:
+        """skip * beta; None while its audit has not come, and for what nobody has verified."""
+        if self.origin is Origin.UNVERIFIED:
+            return None
+        return self.beta if self.origin is Origin.SKIPPED else 0.0
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -201,7 +208,7 @@ class Ledger:
     def _is_unaudited(self, draft: Draft) -> bool:
         """Whether the audit of any token that it brought is still to come."""
         records = self.records[draft.position - self.num_prompt : draft.end - self.num_prompt]
-        return any(record.origin is Origin.SKIPPED and record.beta is None for record in records)
+        return any(record.origin is Origin.SKIPPED and record.loss is None for record in records)
 
     @property
     def _asks(self) -> bool:

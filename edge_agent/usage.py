@@ -86,11 +86,5 @@ def known_losses(records: Iterable[Record]) -> npt.NDArray[np.float64]:
 
     Unverified tokens and skipped ones whose audit never came are left out, not taken for zero.
     """
-    losses = [loss for record in records if (loss := _loss(record)) is not None]
+    losses = [loss for record in records if (loss := record.loss) is not None]
     return np.array(losses, np.float64)
-
-
-def _loss(record: Record) -> float | None:
-    if record.origin is Origin.UNVERIFIED:
-        return None
-    return record.beta if record.origin is Origin.SKIPPED else 0.0
