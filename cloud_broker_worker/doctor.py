@@ -9,19 +9,14 @@ import functools
 import statistics
 import time
 from pathlib import Path
-from typing import Self
 
 from cloud_broker_worker.settings import WorkerSettings
 from cloud_broker_worker.worker import checked_profile, context_options
-from runtime.checkup.broker_checks import BrokerChecks
 from runtime.checkup.checks import Check, Finding, failed, passed, warned
-from runtime.checkup.machine_checks import MachineChecks
-from runtime.checkup.openings import largest_opening
-from runtime.checkup.rights import check_access, check_packet_size, round_trip_ms
-from runtime.llama import Model
+from runtime.checkup.doctor import Doctor
+from runtime.checkup.rights import check_access, round_trip_ms
 from schemas.errors import WireError
 from schemas.messages import AgentStatus, Presence, parse_message
-from schemas.vocabulary import Vocabulary
 
 _NUM_ECHOES = 5
 # Without TCP_NODELAY a message waits for the acknowledgement of the one before, which Linux delays by 40 ms.
@@ -31,42 +26,19 @@ _RETAINED_WAIT_S = 0.25
 _AGENTS_S = 2.0
 
 
-class WorkerDoctor:
+class WorkerDoctor(Doctor):
     """The checks of one worker, in order. Use as a context manager."""
 
     def __init__(self, settings: WorkerSettings, config: Path | None) -> None:
-        self.settings, self.topics = settings, settings.topics
-        self.machine = MachineChecks(settings, config, lambda model: context_options(settings, model))
-        self.broker = BrokerChecks(settings)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.broker.close()
-        self.machine.close()
+        super().__init__(settings, config, lambda model: context_options(settings, model), chats=False)
+        self.settings = settings
 
     def checks(self) -> list[Check]:
         """What is looked at, in this order (docs/doctor.md)."""
-        machine, broker = self.machine, self.broker
         return [
-            Check("settings", machine.check_settings),
-            Check("alone", broker.check_alone, ("settings",)),
-            Check("model", functools.partial(machine.check_model, chats=False)),
-            Check("gpu", machine.check_gpu),
-            Check("memory", machine.check_memory, ("alone", "model")),
-            Check("context", machine.check_context, ("alone", "model", "memory")),
-            Check("threads", machine.check_threads),
-            Check("speed", machine.check_speed, ("context",)),
+            *self.checks_of_machine(),
             Check("profile", self._check_profile, ("model",)),
-            Check("clock", self._check_clock, ("settings",)),
-            Check("address", broker.check_address, ("settings",)),
-            Check("port", broker.check_port, ("address",)),
-            Check("certificate", broker.check_certificate, ("settings",)),
-            Check("tls", broker.check_tls, ("port", "certificate")),
-            Check("login", broker.check_login, ("alone", "tls")),
-            Check("access", self._check_access, ("login",)),
-            Check("packet_size", self._check_packet_size, ("login", "model")),
+            *self.checks_of_broker(),
             Check("echo", self._check_echo, ("login",)),
             Check("agents", self._check_agents, ("login",)),
         ]
@@ -77,9 +49,6 @@ class WorkerDoctor:
         if profile is None:
             return passed("none to publish")
         return passed(f"{profile.id}, for the draft model {profile.pair.draft}")
-
-    def _check_clock(self) -> Finding:
-        return self.machine.check_clock(matters=self.broker.address.uses_tls)
 
     def _check_access(self) -> Finding:
         """A worker writes verdicts, its own status and profiles, and reads no verdicts."""
@@ -96,12 +65,8 @@ class WorkerDoctor:
             unread=verdict,
         )
 
-    def _check_packet_size(self) -> Finding:
-        options = context_options(self.settings, self._model)
-        n_ctx = options.num_cells // options.max_sequences
-        frame = largest_opening(self._vocabulary, n_ctx)
-        topic = self.topics.open(self.broker.nobody, self.settings.name)
-        return check_packet_size(self.broker.link, topic, frame, f"an opening of {n_ctx} tokens")
+    def _opening_topic(self) -> str:
+        return self.topics.open(self.broker.nobody, self.settings.name)
 
     def _check_echo(self) -> Finding:
         """How long a message takes to the broker and back, by the only topic that a worker writes and reads."""
@@ -140,13 +105,3 @@ class WorkerDoctor:
         names = sorted(name for name, is_online in online.items() if is_online)
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         return passed(f"{len(names)} online" + (f": {shown}" if names else ""), online=len(names))
-
-    @property
-    def _model(self) -> Model:
-        assert self.machine.model is not None  # the model's check comes first
-        return self.machine.model
-
-    @functools.cached_property
-    def _vocabulary(self) -> Vocabulary:
-        table = self._model.token_table()
-        return Vocabulary(table.texts, table.kinds)

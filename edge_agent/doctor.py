@@ -5,11 +5,9 @@ It is a guest: it takes no name that a running agent holds, retains nothing, and
 
 from __future__ import annotations
 
-import functools
 import statistics
 import time
 from pathlib import Path
-from typing import Self
 
 from edge_agent.agent import context_options
 from edge_agent.controller import DEFAULT_START
@@ -18,17 +16,13 @@ from edge_agent.settings import AgentSettings, Mode
 from edge_agent.trial import time_verdicts
 from edge_agent.verifier import Verifier
 from edge_agent.workers import WorkerDirectory
-from runtime.checkup.broker_checks import BrokerChecks
 from runtime.checkup.checks import Check, Finding, failed, passed, skipped, warned
-from runtime.checkup.machine_checks import MachineChecks
-from runtime.checkup.openings import largest_opening
-from runtime.checkup.rights import check_access, check_packet_size
+from runtime.checkup.doctor import Doctor
+from runtime.checkup.rights import check_access
 from runtime.content_digest import content_digest
-from runtime.llama import Model
 from runtime.profile_file import read_profile
 from schemas.messages import Completion, WorkerStatus
 from schemas.profile import Profile
-from schemas.vocabulary import Vocabulary
 
 _WORKER_WAIT_S = 2.0
 _PROFILE_WAIT_S = 0.25
@@ -42,54 +36,31 @@ _SLOW_MEND = (
 _CLOCKS_APART_S = 60
 
 
-class AgentDoctor:
+class AgentDoctor(Doctor):
     """The checks of one agent, in order. Use as a context manager."""
 
     def __init__(self, settings: AgentSettings, config: Path | None) -> None:
-        self.settings, self.topics = settings, settings.topics
-        self.machine = MachineChecks(settings, config, lambda model: context_options(settings, model))
-        self.broker = BrokerChecks(settings)
+        super().__init__(settings, config, lambda model: context_options(settings, model), chats=True)
+        self.settings = settings
         self._verifier: Verifier | None = None
         self._directory: WorkerDirectory | None = None
         self._note: str | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *error: object) -> None:
         # It refers to us, and would keep the connection's sockets until the next collection.
         self._verifier = None
-        self.broker.close()
-        self.machine.close()
+        super().__exit__(*error)
 
     def checks(self) -> list[Check]:
         """What is looked at, in this order (docs/doctor.md)."""
-        machine, broker = self.machine, self.broker
         return [
-            Check("settings", machine.check_settings),
-            Check("alone", broker.check_alone, ("settings",)),
-            Check("model", functools.partial(machine.check_model, chats=True)),
-            Check("gpu", machine.check_gpu),
-            Check("memory", machine.check_memory, ("alone", "model")),
-            Check("context", machine.check_context, ("alone", "model", "memory")),
-            Check("threads", machine.check_threads),
-            Check("speed", machine.check_speed, ("context",)),
-            Check("clock", self._check_clock, ("settings",)),
-            Check("address", broker.check_address, ("settings",)),
-            Check("port", broker.check_port, ("address",)),
-            Check("certificate", broker.check_certificate, ("settings",)),
-            Check("tls", broker.check_tls, ("port", "certificate")),
-            Check("login", broker.check_login, ("alone", "tls")),
-            Check("access", self._check_access, ("login",)),
-            Check("packet_size", self._check_packet_size, ("login", "model")),
+            *self.checks_of_machine(),
+            *self.checks_of_broker(),
             Check("worker", self._check_worker, ("login", "model")),
             Check("fingerprint", self._check_fingerprint, ("worker",)),
             Check("profile", self._check_profile, ("model",)),
             Check("round_trip", self._check_round_trip, ("fingerprint", "context")),
         ]
-
-    def _check_clock(self) -> Finding:
-        return self.machine.check_clock(matters=self.broker.address.uses_tls)
 
     def _check_access(self) -> Finding:
         """An agent writes under its own name only, and does not even read its own completions."""
@@ -107,12 +78,8 @@ class AgentDoctor:
             unread=completion,
         )
 
-    def _check_packet_size(self) -> Finding:
-        model = self._model
-        n_ctx = context_options(self.settings, model).num_cells
-        frame = largest_opening(self._vocabulary, n_ctx)
-        topic = self.topics.open(self.settings.name, self.broker.nobody)
-        return check_packet_size(self.broker.link, topic, frame, f"an opening of {n_ctx} tokens")
+    def _opening_topic(self) -> str:
+        return self.topics.open(self.settings.name, self.broker.nobody)
 
     def _check_worker(self) -> Finding:
         """Who is there to be asked."""
@@ -214,16 +181,6 @@ class AgentDoctor:
 
     def _hear_note(self, _worker: str | None, note: str | None) -> None:
         self._note = note or self._note
-
-    @property
-    def _model(self) -> Model:
-        assert self.machine.model is not None  # the model's check comes first
-        return self.machine.model
-
-    @functools.cached_property
-    def _vocabulary(self) -> Vocabulary:
-        table = self._model.token_table()
-        return Vocabulary(table.texts, table.kinds)
 
 
 def _status(directory: WorkerDirectory, name: str) -> WorkerStatus:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from runtime.checkup.checks import Check, Result, from_error
+from runtime.checkup.checks import Result, from_error
+from runtime.checkup.doctor import Doctor
 from runtime.checkup.settings import CheckupSettings
 from runtime.checkup.show import carry_out, print_document
 from runtime.command_line import set_up_logging
@@ -17,19 +17,12 @@ from schemas.errors import ConfigurationError
 _Settings = TypeVar("_Settings", bound=CheckupSettings)
 
 
-class Doctor(Protocol):
-    """Knows what to look at, and lets go of what it needed for it."""
-
-    def checks(self) -> list[Check]:
-        """The checks, in order."""
-
-
 def check_up(
     prog: str,
     argv: list[str],
     kind: type[_Settings],
     default_file: Path,
-    doctor: Callable[[_Settings, Path | None], AbstractContextManager[Doctor]],
+    doctor: Callable[[_Settings, Path | None], Doctor],
 ) -> None:
     """Load settings of a kind and carry out the doctor's checks.
 
