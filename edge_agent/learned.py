@@ -113,14 +113,20 @@ def token_features(plain: Features, residuals: Features) -> Features:
     return np.concatenate([residuals, extra], axis=-1)
 
 
+def why_unusable(model: LearnedModel) -> str | None:
+    """Why this version of Hunch cannot judge by what was learned; None where it can."""
+    if model.features != FEATURES:
+        return "the profile's learned estimator is of another version of Hunch; calibrate the pair anew"
+    return None
+
+
 class LearnedEstimator:
     """Judges by a profile's model. Raises ConfigurationError where this version does not know its features."""
 
     def __init__(self, model: LearnedModel) -> None:
-        if model.features != FEATURES:
-            raise ConfigurationError(
-                "the profile's learned estimator is of another version of Hunch; calibrate the pair anew"
-            )
+        unusable = why_unusable(model)
+        if unusable is not None:
+            raise ConfigurationError(unusable)
         scales = np.array(model.scales)  # [32]
         self._weights = np.array(model.weights) / scales  # [32]
         self._intercept = model.intercept - float(np.array(model.means) @ self._weights)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
+from edge_agent.learned import why_unusable
 from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Inbox
 from schemas.errors import ConfigurationError, WireError
@@ -55,7 +56,7 @@ class ProfileShelf:
         except WireError as error:
             self._complain(pair.id, f"ignored a broken profile: {error}")
             return
-        misfit = profile.misfit(pair)
+        misfit = profile.misfit(pair) or why_unusable(profile.learned)
         if misfit is None:
             self._found[pair.id] = profile
         else:

@@ -15,8 +15,10 @@ from edge_agent.agent import Agent
 from edge_agent.calibration import command
 from edge_agent.calibration.collecting import Collector
 from edge_agent.calibration.replay import Sample, reach
-from edge_agent.calibration.texts import load_stretches
+from edge_agent.calibration.texts import Stretch, load_stretches
 from edge_agent.controller import DEFAULT_START
+from edge_agent.history import History
+from edge_agent.learned import PREDICTION_FEATURES
 from edge_agent.settings import AgentSettings, CalibrateSettings
 from runtime.llama import Context, ContextOptions, Model, Span
 from runtime.profile_file import read_profile
@@ -92,16 +94,7 @@ def test_an_interrupted_calibration_goes_on_and_ends_as_if_nothing_had_been(stag
 
 
 def test_the_worker_tells_the_probabilities_that_the_target_model_has_after_the_text_itself(stage, text):
-    with stage.worker(), stage.agent() as agent:
-        collector = Collector(
-            agent.drafter,
-            agent.verifier,
-            sampling=agent.settings.sampling,
-            seed=0,
-            num_tokens=agent.model.num_meant,
-        )
-        stretch = load_stretches(agent.model, (text,), 1280)[7]
-        samples = collector.collect(stretch, 0)
+    stretch, samples = _collected(stage, text)
     assert len(samples) == len(stretch.text_ids) + 1
     model = Model(TARGET_MODEL)
     context = Context(model, ContextOptions(num_cells=1280, max_outputs=128))
@@ -118,6 +111,32 @@ def test_the_worker_tells_the_probabilities_that_the_target_model_has_after_the_
     assert [sample.p for sample in samples] == pytest.approx(np.array(expected), abs=0.02)
     assert min(expected) < 0.3
     assert max(expected) > 0.9
+
+
+def test_a_drawn_token_is_judged_by_the_text_before_it_alone(stage, text):
+    stretch, samples = _collected(stage, text)
+    ids = [*stretch.prompt_ids, *stretch.text_ids]
+    names = [f"{length} repeat, share followed by d" for length in (1, 2, 3)]
+    for at, sample in enumerate(samples, start=len(stretch.prompt_ids)):
+        assert sample.previous_ids == tuple(ids[at - 2 : at])
+        features = dict(zip(PREDICTION_FEATURES, sample.features, strict=True))
+        shares = History(ids[:at]).copied(sample.token_id)
+        assert [features[name] for name in names] == [share or 0.0 for share in shares]
+
+
+def _collected(stage: Stage, text: Path) -> tuple[Stretch, list[Sample]]:
+    """A stretch of the text, and its samples."""
+    with stage.worker(), stage.agent() as agent:
+        assert agent.verifier is not None
+        collector = Collector(
+            agent.drafter,
+            agent.verifier,
+            sampling=agent.settings.sampling,
+            seed=0,
+            num_tokens=agent.model.num_meant,
+        )
+        stretch = load_stretches(agent.model, (text,), 1280)[7]
+        return stretch, collector.collect(stretch, 0)
 
 
 def _reach(sample: Sample) -> int:
@@ -168,6 +187,25 @@ def test_without_a_profile_an_agent_starts_carefully(stage):
     with stage.worker(), stage.agent() as agent:
         assert agent.profile is None
         assert agent.policy.threshold == DEFAULT_START
+
+
+def test_a_profile_that_another_version_has_left_on_the_broker_is_done_without_in_one_line(stage, caplog):
+    with stage.worker() as worker, stage.agent() as agent:
+        pair = agent.pair()
+        assert pair is not None
+        mine = made_up_profile()
+        learned = mine.learned.model_copy(update={"features": mine.learned.features[::-1]})
+        foreign = mine.model_copy(update={"pair": pair, "learned": learned})
+        topic = worker.topics.profile(foreign.id)
+        worker.connection.publish(topic, foreign.to_bytes(), qos=1, retain=True)
+    with stage.worker(), stage.agent() as agent:
+        assert agent.profile is None
+        answer, pieces = agent.answer(Prompt(id="a", text="Hello"))
+        assert list(pieces)
+        assert answer.usage.unverified == 0
+    assert [line for line in caplog.messages if "calibrate the pair anew" in line] == [
+        "the profile's learned estimator is of another version of Hunch; calibrate the pair anew; going on without it"
+    ]
 
 
 def test_a_profile_of_other_models_is_refused_by_agent_and_worker_in_one_line(stage, tmp_path):
