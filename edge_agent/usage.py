@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,7 +25,7 @@ def summarise(ledger: Ledger, round_trips: RoundTrips, seconds: float) -> Usage:
     records = ledger.records
     losses = known_losses(records)
     divergence = mean_divergence(losses)
-    counts = {origin: sum(record.origin is origin for record in records) for origin in Origin}
+    counts = Counter(record.origin for record in records)
     num_asked = counts[Origin.ACCEPTED] + counts[Origin.RECOVERED] + counts[Origin.BONUS]
     return Usage(
         prompt_tokens=ledger.num_prompt,
@@ -57,7 +57,7 @@ class Recent:
     def figures(self) -> RecentFigures:
         """Shares of all recent tokens, and their divergence."""
         num = max(1, len(self._records))
-        count = {origin: sum(record.origin is origin for record in self._records) for origin in Origin}
+        count = Counter(record.origin for record in self._records)
         divergence = mean_divergence(known_losses(self._records))
         return RecentFigures(
             tokens=len(self._records),
