@@ -79,9 +79,7 @@ def measure(
     return KRuleReport(
         rule=rule,
         skipped=played.skipped,
-        mean_k=round(
-            fitting.mean([outcome.q_hat.k for _, outcome in sent], chances), 6
-        ),  # 1 must not come out as a little less
+        mean_k=fitting.mean([outcome.q_hat.k for _, outcome in sent], chances),
         frame_bytes=frame_bytes,
         rejected=rejected,
         cost=(1 - played.skipped) * (frame_bytes + prices.rejection_bytes * rejected),
