@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edge_agent.drafter import Drafter
 from edge_agent.history import History
 from edge_agent.ledger import Ledger, Origin
-from edge_agent.policy import Policy
+from edge_agent.policy import Choice, Policy
 from edge_agent.prediction import predict
 from edge_agent.text import Piece, TextAssembler
 from edge_agent.truncation import Truncate
@@ -98,27 +98,43 @@ class Answer:
         q_hat = self._options.truncate(prediction)
         draft = q_hat.draw(self._rng)
         uncertainty = self._estimate(prediction, draft.token_id)
-        if self._verifier is None or not self._policy.skips(uncertainty, structured=self._text.is_structured):
-            return self._resolve(q_hat, draft, uncertainty)
-        return self._keep(draft, Origin.SKIPPED, uncertainty)
+        if self._may_skip(draft, uncertainty):
+            return self._keep(draft, Origin.SKIPPED, uncertainty)
+        return self._resolve(q_hat, draft, uncertainty)
+
+    def _may_skip(self, draft: DraftToken, uncertainty: float) -> bool:
+        """Whether the draft token is kept without asking; waits where that hangs on audits under way."""
+        if self._verifier is None:
+            return False
+
+        def choose() -> Choice:
+            return self._policy.choose(uncertainty, structured=self._text.is_structured)
+
+        if choose() is Choice.AWAIT:
+            self._look_ahead(draft)
+            self._verifier.wait_for_audits(lambda: choose() is not Choice.AWAIT)
+        return choose() is Choice.SKIP
 
     def _resolve(self, q_hat: TruncatedDistribution, draft: DraftToken, uncertainty: float) -> list[Piece]:
         """Ask about a token in doubt, evaluate it while the verdict is on its way, and do as it says."""
         doubt = Doubt(q_hat, draft.index, self._options.deadline_ms)
         if self._verifier is None or not self._verifier.ask(doubt):
             return self._keep(draft, Origin.UNVERIFIED, uncertainty)
-        length = self._drafter.length
-        if self._has_next(draft.token_id):
-            self._logits = self._drafter.advance([draft.token_id])
+        self._look_ahead(draft)
         verdict = self._verifier.wait()
         if verdict is None:
             return self._keep(draft, Origin.UNVERIFIED, uncertainty)
-        return self._obey(verdict, draft, uncertainty, length)
+        return self._obey(verdict, draft, uncertainty)
 
-    def _obey(self, verdict: Verdict, draft: DraftToken, uncertainty: float, length: int) -> list[Piece]:
+    def _look_ahead(self, draft: DraftToken) -> None:
+        """Evaluate the draft token while something about it is on its way: most likely it will stand."""
+        if self._drafter.length == len(self.ledger.ids) and self._has_next(draft.token_id):
+            self._logits = self._drafter.advance([draft.token_id])
+
+    def _obey(self, verdict: Verdict, draft: DraftToken, uncertainty: float) -> list[Piece]:
         if verdict.outcome is Outcome.RECOVERED:
             assert verdict.token_id is not None  # the codec has seen to it
-            self._drafter.rollback(length)
+            self._drafter.rollback(len(self.ledger.ids))
             return self._commit(verdict.token_id, Origin.RECOVERED)
         pieces = self._keep(draft, Origin.ACCEPTED, uncertainty)
         if verdict.token_id is not None and self.finish_reason is None:

@@ -19,7 +19,8 @@ audited mean is at most
 
 This is a worst case, not an average: skipping needs the permission of the guard, and asking never adds to the debt.
 No controller that lets more than `MAX_DEBT` tokens wait for their audit could promise as much. The price is that runs
-are sent for their audit earlier (`max_run`), and that sure tokens are asked about where audits are slow to come.
+are sent for their audit earlier (`max_run`), and that a sure token waits for an audit where audits are slow to come:
+asking about it would take as long, or longer.
 
 Unverified tokens are in no mean and move nothing. A skipped token whose audit has still not come when its answer
 ends (frames are lost) is charged what audited ones have cost of late, and the risk at least, so that losing
@@ -35,7 +36,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_agent.ledger import Origin, Record
-from edge_agent.policy import MAX_RUN_TOKENS
+from edge_agent.policy import MAX_RUN_TOKENS, Choice
 
 # 0.005 over 2,000 tokens, in wholly wrong tokens.
 MAX_DEBT = 10.0
@@ -96,12 +97,20 @@ class RiskController:
         self.end()
         self._records = records
 
-    def skips(self, uncertainty: float, *, structured: bool = False) -> bool:
-        """Whether the draft token is kept without asking."""
+    def choose(self, uncertainty: float, *, structured: bool = False) -> Choice:
+        """Skip where threshold and guard allow it, await audits where they will most likely make the guard do so."""
         self._structured = structured
         self._read()
-        threshold = min(self.threshold, _STRUCTURED_SHARE * self.risk) if structured else self.threshold
-        return uncertainty <= threshold and self._worst_debt() + 1.0 - self.risk <= MAX_DEBT
+        if uncertainty > min(self.threshold, self._cap):
+            return Choice.ASK
+        if self._allows_one_more(1.0):
+            return Choice.SKIP
+        return Choice.AWAIT if self._allows_one_more(self._unaudited_cost) else Choice.ASK
+
+    @property
+    def _cap(self) -> float:
+        """No token above this uncertainty is skipped, whatever the threshold."""
+        return _STRUCTURED_SHARE * self.risk if self._structured else 1.0
 
     @property
     def max_run(self) -> int:
@@ -133,21 +142,23 @@ class RiskController:
             num_known += 1
         del self._waiting[:num_known]
 
-    def _worst_debt(self) -> float:
-        """The debt if every token whose audit has not come were wholly wrong."""
+    def _allows_one_more(self, unaudited_loss: float) -> bool:
+        """Whether the debt would bear a wholly wrong token, if each one without its audit came to this loss."""
         debt = self._debt
         for record in self._waiting:
-            debt = max(0.0, debt + (1.0 if record.loss is None else record.loss) - self.risk)
-        return debt
+            debt = max(0.0, debt + (unaudited_loss if record.loss is None else record.loss) - self.risk)
+        return debt + 1.0 - self.risk <= MAX_DEBT
 
     def _charge(self, loss: float) -> None:
         self._debt = max(0.0, self._debt + loss - self.risk)
         if self.risk > 0:
-            # Where it is not the threshold that holds tokens back, that they are cheap says nothing for raising it.
-            gain = 0.0 if self._structured else self.risk
             if self._debt > _NEAR_LIMIT:
-                gain = -_FALL * self.risk
-            moved = math.log(self.threshold / (1.0 - self.threshold)) + _STEP * (gain - loss)
+                step = -_FALL * self.risk - loss
+            elif self.threshold > self._cap:
+                step = 0.0  # it is not the threshold that holds tokens back: what they cost says nothing about it
+            else:
+                step = self.risk - loss
+            moved = math.log(self.threshold / (1.0 - self.threshold)) + _STEP * step
             self.threshold = _within(1.0 / (1.0 + math.exp(-moved)))
 
     # ------------------------------------------------------------------------------------ the agent's memory

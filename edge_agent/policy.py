@@ -6,12 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol
 
 from edge_agent.ledger import Record
 
 # Skipped tokens wait for company on their way to the audit, at most this many (docs/protocol.md).
 MAX_RUN_TOKENS = 64
+
+
+class Choice(Enum):
+    """What to do with a draft token. AWAIT: it may be kept, if the audits under way tell what is expected of them."""
+
+    SKIP = "skip"
+    ASK = "ask"
+    AWAIT = "await"
 
 
 class Policy(Protocol):
@@ -28,8 +37,8 @@ class Policy(Protocol):
     def follow(self, records: Sequence[Record]) -> None:
         """An answer begins, and these are its books: read, never written, until it ends."""
 
-    def skips(self, uncertainty: float, *, structured: bool = False) -> bool:
-        """Whether the draft token is kept without asking; `structured`: a program reads the text."""
+    def choose(self, uncertainty: float, *, structured: bool = False) -> Choice:
+        """What to do with the draft token; `structured`: a program reads the text."""
 
     def end(self) -> None:
         """The answer is over."""
@@ -46,9 +55,9 @@ class FixedThreshold:
     def follow(self, records: Sequence[Record]) -> None:
         """A fixed threshold reads no books."""
 
-    def skips(self, uncertainty: float, *, structured: bool = False) -> bool:  # noqa: ARG002
-        """Whether the draft token is kept without asking."""
-        return uncertainty <= self.threshold
+    def choose(self, uncertainty: float, *, structured: bool = False) -> Choice:  # noqa: ARG002
+        """What to do with the draft token."""
+        return Choice.SKIP if uncertainty <= self.threshold else Choice.ASK
 
     def end(self) -> None:
         """A fixed threshold has nothing to remember."""

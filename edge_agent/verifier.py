@@ -104,6 +104,7 @@ class Verifier:
         # Workers, each since its start, that refused the codebook although they had said that they hold it.
         self._declined: set[tuple[str, int | None]] = set()
         self._next_session = secrets.randbelow(_NUM_SESSIONS)
+        self._opened: dict[int, str] = {}  # at which worker, by session number
         self._session: _Session | None = None
         self._placement = Placement(directory)
         self._ledger: Ledger | None = None
@@ -167,9 +168,7 @@ class Verifier:
             again_at_s = self._send_again(again_at_s)
         self._miss()
         if self._session is not None and self._connection.connected:
-            self._session.suspect_since_s = time.monotonic()
-            self._placement.distrust(self._session.worker)
-            self._tell(None, f"worker {self._session.worker} gave no verdict within {self._timeout_s:g} s")
+            self._suspect(self._session)
         return None
 
     def audit(self) -> None:
@@ -177,6 +176,25 @@ class Verifier:
         self.poll()
         if self._can_send and self._ledger is not None:
             self._send(self._ledger.audit(final=False))
+
+    def wait_for_audits(self, is_enough: Callable[[], bool]) -> None:
+        """Take in audits until they are enough, or all told; if they don't come in time, the worker is suspect."""
+        self.poll()
+        deadline_s = time.monotonic() + self._timeout_s
+        again_at_s = time.monotonic() + self._again_s
+        while self._can_send and self._ledger is not None and not is_enough():
+            if not self._ledger.awaits_audit:
+                if self._ledger.num_pending == 0:
+                    return
+                self._send(self._ledger.audit(final=False))
+            if (left_s := deadline_s - time.monotonic()) <= 0:
+                assert self._session is not None  # there is one to send to
+                self._suspect(self._session)
+                return
+            message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
+            if message is not None:
+                self._take(message)
+            again_at_s = self._send_again(again_at_s)
 
     def finish(self, *, wait: bool = True) -> None:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
@@ -227,12 +245,9 @@ class Verifier:
         except WireError as error:
             logger.warning("ignored a frame on %s: %s", message.topic, error)
             return None
+        self._hear_from(self._opened.get(frame.session))
         if self._ledger is None or self._session is None or frame.session != self._ledger.session:
             return None
-        if self._session.suspect_since_s is not None:
-            self._session.suspect_since_s = None
-            self._placement.trust(self._session.worker)
-            self._tell(self._session.worker, None)
         match frame:
             case Verdict():
                 return self._ledger.settle(frame)
@@ -243,6 +258,16 @@ class Verifier:
             case Resync():
                 self._resync(frame)
         return None
+
+    def _hear_from(self, worker: str | None) -> None:
+        """A sign of life, even about an answer that has ended: short ones end before a busy worker is ready."""
+        if worker is None:
+            return
+        self._placement.trust(worker)
+        session = self._session
+        if session is not None and session.worker == worker and session.suspect_since_s is not None:
+            session.suspect_since_s = None
+            self._tell(worker, None)
 
     def _refused(self, reason: str) -> None:
         assert self._session is not None
@@ -328,6 +353,7 @@ class Verifier:
         # A worker that has missed a verdict is not waited for until it says that it is ready.
         is_suspect = not self._placement.trusts(worker)
         self._session = _Session(worker, self._directory.boot(worker), bodies, now_s if is_suspect else None)
+        self._opened[self._next_session] = worker
         if not is_suspect:
             self._tell(worker, None)
 
@@ -368,6 +394,12 @@ class Verifier:
         with contextlib.suppress(LinkError):  # who waits sees for himself that the link is gone
             self._publish(self._last_sent, self._session)
         return time.monotonic() + self._again_s
+
+    def _suspect(self, session: _Session) -> None:
+        """The worker has not answered in time: nobody waits for it until it gives a sign of life."""
+        session.suspect_since_s = time.monotonic()
+        self._placement.distrust(session.worker)
+        self._tell(None, f"worker {session.worker} gave no verdict within {self._timeout_s:g} s")
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""

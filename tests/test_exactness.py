@@ -19,7 +19,7 @@ from cloud_broker_worker.sessions import SessionTable
 from cloud_broker_worker.verification import judge
 from edge_agent.controller import MAX_DEBT, RiskController
 from edge_agent.ledger import Ledger, Origin
-from edge_agent.policy import FixedThreshold, Policy
+from edge_agent.policy import Choice, FixedThreshold, Policy
 from edge_agent.prediction import Prediction, predict
 from edge_agent.usage import summarise
 from edge_agent.verifier import RoundTrips
@@ -234,7 +234,7 @@ class Answering:
         drawn = q_hat.draw(self.rng)
         uncertainty = 1.0 - float(prediction.tempered[drawn.token_id])
         self.variations.append(self.variation(prediction, context))
-        if self.policy.skips(uncertainty):
+        if self.policy.choose(uncertainty) is Choice.SKIP:
             self.ledger.commit(drawn.token_id, Origin.SKIPPED, draft=drawn, uncertainty=uncertainty)
             if self.ledger.num_pending >= self.policy.max_run:
                 self.exchange(self.ledger.audit(final=False))
@@ -255,9 +255,8 @@ class Answering:
         """The exact divergence of the next token: sum over the tokens that are skipped of max(q_hat - p, 0)."""
         q_hat = prediction.truncated(8)
         p = distribution(context.target_logits, self.parameters)
-        skipped = np.array(
-            [self.policy.skips(1.0 - float(prediction.tempered[token_id])) for token_id in q_hat.token_ids]
-        )
+        uncertainties = (1.0 - prediction.tempered[q_hat.token_ids]).tolist()
+        skipped = np.array([self.policy.choose(each) is Choice.SKIP for each in uncertainties])
         return float(np.maximum(q_hat.probabilities() - p[q_hat.token_ids], 0)[skipped].sum())
 
     def exchange(self, draft: Draft) -> Verdict:
@@ -384,7 +383,7 @@ class LossyAnswering(Answering):
         q_hat = prediction.truncated(8)
         drawn = q_hat.draw(self.rng)
         uncertainty = 1.0 - float(prediction.tempered[drawn.token_id])
-        if self.policy.skips(uncertainty):
+        if self.policy.choose(uncertainty) is Choice.SKIP:
             self.ledger.commit(drawn.token_id, Origin.SKIPPED, draft=drawn, uncertainty=uncertainty)
             if self.ledger.num_pending >= 6:
                 self.take(self.deliver(self.ledger.audit(final=False)), None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.controller import DEFAULT_START, MAX_DEBT, Learned, RiskController
 from edge_agent.ledger import Origin, Record
-from edge_agent.policy import MAX_RUN_TOKENS, FixedThreshold
+from edge_agent.policy import MAX_RUN_TOKENS, Choice, FixedThreshold
 
 WINDOW = 2000
 MARGIN = 0.005
@@ -71,7 +71,10 @@ class Playing:
         uncertainty, beta = self.stream(self.rng, index)
         while self.under_way and self.under_way[0][0] <= index:
             self._audit(self.under_way.pop(0)[1])
-        if self.controller.skips(uncertainty):
+        if self.controller.choose(uncertainty) is Choice.AWAIT and self.link.delay is not None:
+            while self.under_way:
+                self._audit(self.under_way.pop(0)[1])
+        if self.controller.choose(uncertainty) is Choice.SKIP:
             self.betas[len(records)] = beta
             records.append(Record(5, Origin.SKIPPED, 200, uncertainty))
             if len(self.betas) >= self.controller.max_run:
@@ -191,7 +194,7 @@ def test_an_adversary_who_sees_every_decision_gets_no_more_than_the_debt():
     controller.follow(records)
     for _ in range(NUM_TOKENS):
         # Whatever is skipped is wholly wrong, and that is told only once nothing more is skipped.
-        if controller.skips(0.0):
+        if controller.choose(0.0) is Choice.SKIP:
             records.append(Record(5, Origin.SKIPPED, 200, 0.0))
             continue
         for record in records[-20:]:
@@ -207,13 +210,37 @@ def test_no_more_tokens_wait_for_their_audit_than_may_be_wrong():
     controller = RiskController(0.02, start=0.5)
     records: list[Record] = []
     controller.follow(records)
-    while controller.skips(0.0):
+    while controller.choose(0.0) is Choice.SKIP:
         records.append(Record(5, Origin.SKIPPED, 200, 0.0))
     assert len(records) == 10
     assert controller.max_run == 5  # sent for their audit in time to go on
     for record in records:
         record.beta = 0.0
-    assert controller.skips(0.0)
+    assert controller.choose(0.0) is Choice.SKIP
+
+
+def test_a_sure_token_awaits_audits_that_will_most_likely_make_room_for_it():
+    controller = RiskController(0.02, start=0.5)
+    controller.follow([Record(5, Origin.SKIPPED, 200, 0.0, 0.0)] * 500)  # what is skipped costs little here
+    records: list[Record] = []
+    controller.follow(records)
+    for beta in (0.0, 1.0):
+        while controller.choose(0.0) is Choice.SKIP:
+            records.append(Record(5, Origin.SKIPPED, 200, 0.0))
+        assert controller.choose(0.0) is Choice.AWAIT
+        assert controller.choose(1.0) is Choice.ASK
+        for record in records[-10:]:
+            record.beta = beta
+    assert controller.choose(0.0) is Choice.ASK  # no audit is left to wait for
+
+
+def test_where_nothing_is_known_of_what_skipped_tokens_cost_it_asks_rather_than_waits():
+    controller = RiskController(0.02, start=0.5)
+    records: list[Record] = []
+    controller.follow(records)
+    while controller.choose(0.0) is Choice.SKIP:
+        records.append(Record(5, Origin.SKIPPED, 200, 0.0))
+    assert controller.choose(0.0) is Choice.ASK
 
 
 def test_a_verdict_that_comes_twice_counts_once():
@@ -223,7 +250,7 @@ def test_a_verdict_that_comes_twice_counts_once():
         controller.follow(records)
         for _ in range(times):
             records[0].beta = 0.5
-            controller.skips(0.0)
+            controller.choose(0.0)
         controller.end()
     assert once.learned() == twice.learned()
 
@@ -236,7 +263,7 @@ def test_late_audits_count_in_the_order_of_the_text():
         controller.follow(records)
         for position in order:
             records[position].beta = (0.0, 1.0, 0.25)[position]
-            controller.skips(0.0)
+            controller.choose(0.0)
         orders.append(controller.learned())
     assert orders[0] == orders[1]
 
@@ -309,7 +336,7 @@ def test_risk_0_skips_nothing_and_never_learns_to():
     controller = RiskController(0, start=0.5)
     controller.turn_to("a pair", 0.5)
     controller.follow([Record(5, Origin.ACCEPTED, 200, 0.0)] * 1000)
-    assert not controller.skips(0.0)
+    assert controller.choose(0.0) is Choice.ASK
     controller.end()
     assert controller.threshold == -1.0
 
@@ -326,28 +353,33 @@ def test_what_the_target_model_said_itself_costs_nothing():
 
 def test_the_threshold_itself_is_skipped_and_what_lies_above_is_asked_about():
     controller = RiskController(0.02, start=0.3)
-    assert controller.skips(0.3)
-    assert not controller.skips(0.3000001)
+    assert controller.choose(0.3) is Choice.SKIP
+    assert controller.choose(0.3000001) is Choice.ASK
 
 
 def test_in_a_text_for_programs_a_token_is_held_to_half_the_risk():
     controller = RiskController(0.02, start=0.3)
-    assert controller.skips(0.01, structured=True)
-    assert not controller.skips(0.0100001, structured=True)
-    assert not RiskController(0.02, start=0.005).skips(0.0100001, structured=True)
-    assert controller.skips(0.3)
+    assert controller.choose(0.01, structured=True) is Choice.SKIP
+    assert controller.choose(0.0100001, structured=True) is Choice.ASK
+    assert RiskController(0.02, start=0.005).choose(0.0100001, structured=True) is Choice.ASK
+    assert controller.choose(0.3) is Choice.SKIP
 
 
-def test_cheap_tokens_of_a_text_for_programs_do_not_raise_the_threshold_and_dear_ones_lower_it():
-    controller = RiskController(0.02, start=0.3)
-    controller.follow([Record(5, Origin.SKIPPED, 200, 0.001, 0.0)] * 1000)
-    controller.skips(0.001, structured=True)
-    controller.end()
-    assert controller.threshold == pytest.approx(0.3)
-    controller.follow([Record(5, Origin.SKIPPED, 200, 0.001, 1.0)])
-    controller.skips(0.001, structured=True)
-    controller.end()
-    assert controller.threshold < 0.3
+def test_a_text_for_programs_says_nothing_about_a_threshold_that_holds_nothing_back_in_it():
+    def after(beta, *, start, num_tokens):
+        controller = RiskController(0.02, start)
+        records: list[Record] = []
+        controller.follow(records)
+        controller.choose(0.001, structured=True)
+        records += [Record(5, Origin.SKIPPED, 200, 0.001, beta)] * num_tokens
+        controller.end()
+        return controller.threshold
+
+    assert after(0.0, start=0.3, num_tokens=1000) == pytest.approx(0.3)
+    assert after(1.0, start=0.3, num_tokens=5) == pytest.approx(0.3)
+    assert after(1.0, start=0.3, num_tokens=15) < 0.3  # the guard is at work: something is wrong
+    assert after(0.0, start=0.005, num_tokens=5) > 0.005  # here it is the threshold
+    assert after(1.0, start=0.005, num_tokens=5) < 0.005
 
 
 def test_another_pair_has_a_threshold_of_its_own_but_the_debt_of_both():
@@ -406,5 +438,5 @@ def test_a_fixed_threshold_learns_nothing_and_below_0_it_skips_nothing():
     fixed.end()
     assert fixed.threshold == 0.3
     assert fixed.max_run == MAX_RUN_TOKENS
-    assert fixed.skips(0.3)
-    assert not FixedThreshold(-1.0).skips(0.0)
+    assert fixed.choose(0.3) is Choice.SKIP
+    assert FixedThreshold(-1.0).choose(0.0) is Choice.ASK

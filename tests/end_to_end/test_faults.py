@@ -165,6 +165,19 @@ def test_a_slow_worker_leaves_tokens_unverified_and_its_late_verdicts_count_for_
         assert usage.skipped + usage.unverified == usage.tokens
 
 
+def test_a_worker_that_was_ready_too_late_for_one_answer_is_asked_again_in_the_next(stage: Stage) -> None:
+    with ExitStack() as stack:
+        proxy = stack.enter_context(TcpProxy(stage.broker.port))
+        stack.enter_context(stage.behind(proxy.port).worker())
+        agent = stack.enter_context(stage.agent(verdict_timeout_s=TIMEOUT_S, **EXACT))
+        proxy.down.delay_s = 1.5 * TIMEOUT_S
+        assert set(read(agent, SHORT).origins) == {Origin.UNVERIFIED}
+        wait_for_verdict(agent)
+        proxy.down.delay_s = 0.0
+        time.sleep(TIMEOUT_S)  # what the proxy holds back is through, its order kept
+        assert set(read(agent, SHORT).origins) <= set(VERIFIED)
+
+
 def test_an_evicted_session_is_opened_anew_and_its_text_stays_the_targets_own(
     stage: Stage, target_alone: TargetAlone
 ) -> None:

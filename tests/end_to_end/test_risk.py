@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.tcp_proxy import TcpProxy
 from cloud_broker_worker.worker import Worker
 from edge_agent import verifier
 from edge_agent.controller import DEFAULT_START, RiskController
@@ -20,7 +22,7 @@ from schemas.frames import Outcome, Verdict
 from schemas.messages import AgentMetrics, Prompt, parse_message
 from schemas.topics import Topics
 from tests.conftest import Connect
-from tests.end_to_end.stage import Stage, num_missed, read
+from tests.end_to_end.stage import DRAFT_MODEL, Stage, num_missed, read
 from tests.mqtt_helpers import listen, payloads
 
 pytestmark = pytest.mark.end_to_end
@@ -111,6 +113,44 @@ def test_the_last_audit_of_an_answer_is_asked_for_again_when_it_was_lost(
         assert usage.audited == usage.skipped == usage.tokens
         assert worker.metrics().opened == 2  # its session had ended with the draft whose verdict was lost
     assert lost
+
+
+def test_sure_tokens_wait_for_their_audits_rather_than_be_asked_about(
+    stage: Stage, endless_answers: None
+) -> None:
+    """The draft model judges itself: next to nothing is wrong, and the network is slower than the board."""
+    prompt = QUESTION.model_copy(update={"max_tokens": 150})
+    with (
+        stage.worker(model=DRAFT_MODEL),
+        TcpProxy(stage.broker.port) as proxy,
+        stage.behind(proxy.port).agent(risk=0.1, start_threshold=1.0) as agent,
+    ):
+        read(agent, prompt)  # learns what skipped tokens cost
+        proxy.up.delay_s = proxy.down.delay_s = 0.02
+        reading = read(agent, prompt)
+        assert reading.origins.count(Origin.SKIPPED) >= 145
+        assert reading.answer.usage.audited == reading.answer.usage.skipped
+        assert num_missed(agent) == 0
+
+
+def test_audits_that_do_not_come_hold_an_answer_up_for_one_verdict_timeout(
+    stage: Stage, endless_answers: None, lose: Callable[[Callable[[Verdict], bool]], None]
+) -> None:
+    prompt = QUESTION.model_copy(update={"max_tokens": 60})
+    with (
+        stage.worker(model=DRAFT_MODEL),
+        stage.agent(risk=0.1, start_threshold=1.0, verdict_timeout_s=1.0) as agent,
+    ):
+        for _ in range(3):
+            read(agent, prompt)
+        assert isinstance(agent.policy, RiskController)
+        assert agent.policy.learned().unaudited_cost < 0.8  # so it expects them to make room
+        lose(lambda _verdict: True)
+        started_s = time.monotonic()
+        origins = read(agent, prompt).origins
+        assert time.monotonic() - started_s < 3.0  # one while it is written, one at its end
+        assert origins.count(Origin.SKIPPED) <= 11
+        assert origins.count(Origin.UNVERIFIED) >= 49
 
 
 def test_an_agent_remembers_its_threshold_and_its_debt_over_a_restart(stage: Stage, tmp_path: Path) -> None:
