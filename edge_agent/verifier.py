@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -39,6 +40,10 @@ _NUM_SESSIONS = 128
 _LINK_CHECK_S = 0.05
 # Drafts and verdicts travel at QoS 0: what is waited for is sent again this often, or at half of a shorter timeout.
 _AGAIN_S = 1.0
+# An audit that is on its way for this many usual round trips is most likely lost: a question then brings it again.
+_LATE = 4.0
+# What is usual follows the last five or ten verdicts.
+_USUAL_STEP = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class Verifier:
         self.num_shared = directory.num_tokens
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
+        self._usual_s = math.inf  # a verdict's round trip; not known yet
         self.num_refused = 0
 
     def wait_for_worker(self, timeout_s: float) -> bool:
@@ -160,7 +166,7 @@ class Verifier:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             settled = None if message is None else self._take(message)
             if settled is not None and settled.in_time:
-                self.round_trips.seconds.append(time.monotonic() - asked_at_s)
+                self._note_round_trip(time.monotonic() - asked_at_s)
                 self._asked = None
                 return settled.verdict
             if self._session is None or not self._connection.connected:
@@ -168,7 +174,9 @@ class Verifier:
             again_at_s = self._send_again(again_at_s)
         self._miss()
         if self._session is not None and self._connection.connected:
-            self._suspect(self._session)
+            self._session.suspect_since_s = time.monotonic()
+            self._placement.distrust(self._session.worker)
+            self._tell(None, f"worker {self._session.worker} gave no verdict within {self._timeout_s:g} s")
         return None
 
     def audit(self) -> None:
@@ -178,23 +186,19 @@ class Verifier:
             self._send(self._ledger.audit(final=False))
 
     def wait_for_audits(self, is_enough: Callable[[], bool]) -> None:
-        """Take in audits until they are enough, or all told; if they don't come in time, the worker is suspect."""
+        """Take in audits until they are enough, or all are in, or so late that they are most likely lost."""
         self.poll()
-        deadline_s = time.monotonic() + self._timeout_s
-        again_at_s = time.monotonic() + self._again_s
+        deadline_s = time.monotonic() + min(self._again_s, _LATE * self._usual_s)
         while self._can_send and self._ledger is not None and not is_enough():
             if not self._ledger.awaits_audit:
                 if self._ledger.num_pending == 0:
                     return
                 self._send(self._ledger.audit(final=False))
             if (left_s := deadline_s - time.monotonic()) <= 0:
-                assert self._session is not None  # there is one to send to
-                self._suspect(self._session)
                 return
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             if message is not None:
                 self._take(message)
-            again_at_s = self._send_again(again_at_s)
 
     def finish(self, *, wait: bool = True) -> None:
         """End the answer: send the last run for its audit, close the session, wait for what is under way."""
@@ -395,11 +399,10 @@ class Verifier:
             self._publish(self._last_sent, self._session)
         return time.monotonic() + self._again_s
 
-    def _suspect(self, session: _Session) -> None:
-        """The worker has not answered in time: nobody waits for it until it gives a sign of life."""
-        session.suspect_since_s = time.monotonic()
-        self._placement.distrust(session.worker)
-        self._tell(None, f"worker {session.worker} gave no verdict within {self._timeout_s:g} s")
+    def _note_round_trip(self, seconds: float) -> None:
+        self.round_trips.seconds.append(seconds)
+        before_s = seconds if math.isinf(self._usual_s) else self._usual_s
+        self._usual_s = before_s + _USUAL_STEP * (seconds - before_s)
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""
