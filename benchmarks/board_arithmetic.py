@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_agent.history import History
-from edge_agent.learned import FEATURES
+from edge_agent.learned import FEATURES, TABLES
 from edge_agent.prediction import predict
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED, estimator
 from runtime.sampling import softmax
@@ -69,10 +69,7 @@ def _learned_model() -> LearnedModel:
         scales=(1.0,) * count,
         weights=(0.1,) * count,
         intercept=0.0,
-        draft_token=table,
-        previous_token=table,
-        one_before=table,
-        pair=table,
+        **dict.fromkeys(TABLES, table),
     )
 
 

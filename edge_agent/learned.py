@@ -1,20 +1,21 @@
 """The learned estimator: `u` is an estimate of `beta` itself. In: a prediction, the draft token. Out: `u`.
 
 A logistic model over what the prediction has at hand, over whether the draft token is a copy of what stood before,
-and over which tokens these are: the draft token, the two before it, and the draft token together with the one
-before. Its weights come with the pair's profile. Beside the prediction it takes one comparison over the
-vocabulary; all else happens among the few likely tokens.
+and over which tokens these are: the draft token and the one before it, each alone and both together, the two before
+it together with it, and the draft token together with its likeliest alternative. Its weights come with the pair's
+profile. Beside the prediction it takes one comparison over the vocabulary; all else happens among the likely tokens.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.history import MAX_CONTEXT
-from edge_agent.prediction import LEAST_SHARE, Prediction
+from edge_agent.prediction import Prediction
 from schemas.errors import ConfigurationError
 from schemas.profile import LearnedModel, ResidualTable
 
@@ -42,18 +43,18 @@ PREDICTION_FEATURES = (
     *_COPYING,
     *(f"{name} * logit q[d]" for name in _COPYING),
 )
-TABLES = ("draft_token", "previous_token", "one_before", "pair")
+# Residuals by which tokens these are; each stage is fitted on what the ones before it leave.
+TABLE_STAGES = (("draft_token", "previous_token"), ("pair", "alternative"), ("triple",))
+TABLES = tuple(table for stage in TABLE_STAGES for table in stage)
 TOKEN_FEATURES = (
     *TABLES,
-    *(f"{table} * doubt" for table in ("draft_token", "previous_token", "pair")),
-    *(f"{table} * logit q[d]" for table in ("draft_token", "previous_token")),
+    *(f"{table} * doubt" for table in TABLES),
+    *(f"{table} * logit q[d]" for table in TABLES),
 )
 FEATURES = PREDICTION_FEATURES + TOKEN_FEATURES
 
 # Logarithms of probabilities are taken this far from 0 and 1: beyond, float32 sums say nothing more.
 _EPSILON = 1e-4
-# Spaces the two ids of a pair apart (ids lie below 2^24, see schemas.frames), within what JSON keeps exact.
-_PAIR_STRIDE = 2**24
 
 Features = npt.NDArray[np.float64]  # [features]
 
@@ -63,11 +64,10 @@ def prediction_features(prediction: Prediction, token_id: int) -> Features:
 
     Those of the prediction are taken from the tokens that would get a weight in `q_hat`.
     """
-    p = prediction.tempered
-    head = np.sort(p[p >= LEAST_SHARE].astype(np.float64))[::-1]
+    head = prediction.likely[1].astype(np.float64)
     best, second, third = (float(head[rank]) if len(head) > rank else 0.0 for rank in range(3))
-    mass = float(p[token_id])
-    entropy = -float(head @ np.log(head)) if len(head) else math.log(len(p))
+    mass = float(prediction.tempered[token_id])
+    entropy = -float(head @ np.log(head)) if len(head) else math.log(len(prediction.tempered))
     own, top, breadth = _logit(mass), _logit(best), math.log1p(len(head))
     is_best = float(mass >= best)
     of_the_prediction = np.array(
@@ -94,23 +94,37 @@ def _copying(shares: list[float | None]) -> Features:
     return np.array([value for share in shares for value in (share is not None, share or 0.0)], np.float64)
 
 
-def table_keys(token_id: int, previous_ids: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The keys to look up in `TABLES`; 0 stands for tokens before the beginning."""
-    before, one_before = (0, 0, *previous_ids)[-1], (0, 0, *previous_ids)[-2]
-    return token_id, before, one_before, before * _PAIR_STRIDE + token_id
+def table_keys(prediction: Prediction, token_id: int) -> tuple[int, ...]:
+    """The keys to look up in `TABLES`, `[5]`: an id, or the CRC-32 of several. 0 stands for what no text has.
+
+    The alternative is the likeliest token but the draft token, or where none other is likely the draft token itself.
+    """
+    one_before, before = (0, 0, *prediction.history.last(2))[-2:]
+    others = (other for other in prediction.likely[0][:2].tolist() if other != token_id)
+    alternative = next(others, token_id)
+    return (
+        token_id,
+        before,
+        _joint_key(before, token_id),
+        _joint_key(token_id, alternative),
+        _joint_key(one_before, before, token_id),
+    )
+
+
+def _joint_key(*token_ids: int) -> int:
+    """Joint keys collide once in a million lookups of a full table, and cost nothing but one odd residual then."""
+    return zlib.crc32(np.array(token_ids, "<u4").tobytes())
 
 
 def token_features(plain: Features, residuals: Features) -> Features:
-    """`[..., 9]`, as `TOKEN_FEATURES` names them, from `[..., 23]` features and `[..., 4]` residuals.
+    """`[..., 15]`, as `TOKEN_FEATURES` names them, from `[..., 23]` features and `[..., 5]` residuals.
 
     "Doubt" is the standard deviation of "it is the likeliest token", sqrt(p (1 - p)): identity matters where
     the draft model hesitates.
     """
-    own, top = plain[..., 0], 1.0 / (1.0 + np.exp(-plain[..., 1]))
+    own, top = plain[..., 0:1], 1.0 / (1.0 + np.exp(-plain[..., 1:2]))
     doubt = np.sqrt(top * (1.0 - top))
-    draft, before, _, pair = (residuals[..., index] for index in range(4))
-    extra = np.stack([draft * doubt, before * doubt, pair * doubt, draft * own, before * own], axis=-1)
-    return np.concatenate([residuals, extra], axis=-1)
+    return np.concatenate([residuals, residuals * doubt, residuals * own], axis=-1)
 
 
 def why_unusable(model: LearnedModel) -> str | None:
@@ -127,16 +141,15 @@ class LearnedEstimator:
         unusable = why_unusable(model)
         if unusable is not None:
             raise ConfigurationError(unusable)
-        scales = np.array(model.scales)  # [32]
-        self._weights = np.array(model.weights) / scales  # [32]
+        scales = np.array(model.scales)  # [38]
+        self._weights = np.array(model.weights) / scales  # [38]
         self._intercept = model.intercept - float(np.array(model.means) @ self._weights)
-        tables = (model.draft_token, model.previous_token, model.one_before, model.pair)
-        self._tables = [_as_dict(table) for table in tables]
+        self._tables = [_as_dict(getattr(model, name)) for name in TABLES]
 
     def __call__(self, prediction: Prediction, token_id: int) -> float:
         """The estimated rejection probability of the draft token."""
         plain = prediction_features(prediction, token_id)
-        keys = table_keys(token_id, prediction.history.last(2))
+        keys = table_keys(prediction, token_id)
         residuals = np.array([table.get(key, 0.0) for table, key in zip(self._tables, keys, strict=True)])
         features = np.concatenate([plain, token_features(plain, residuals)])
         logit = self._intercept + float(features @ self._weights)

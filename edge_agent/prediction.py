@@ -7,6 +7,7 @@ softmax, which is also `q` unless top-k, top-p or min-p cut it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -33,6 +34,17 @@ class Prediction:
     q: Probabilities
     greedy: bool
     history: History = field(default_factory=History)
+
+    @cached_property
+    def likely(self) -> tuple[Indices, Probabilities]:
+        """The tokens with at least `LEAST_SHARE` of `tempered`, the likeliest first: `[n]` ids, `[n]` shares.
+
+        There is none where the whole distribution is that flat.
+        """
+        ids: Indices = np.flatnonzero(self.tempered >= LEAST_SHARE)
+        shares = self.tempered[ids]
+        order = np.argsort(-shares, kind="stable")
+        return ids[order], shares[order]
 
     def truncated(self, k: int, least_share: float = LEAST_SHARE) -> TruncatedDistribution:
         """`q_hat`: `q` cut to its `k` likeliest tokens of at least `least_share`, and quantised.

@@ -17,17 +17,17 @@ from schemas.codebook import MAX_RANKED_IDS, Codebook
 from schemas.distribution import MAX_K
 from schemas.errors import BadCompression
 from schemas.frames import MAX_TOKEN_ID
-from schemas.messages import MAX_JSON_INTEGER, Count, Message, Share, VocabularyMark
+from schemas.messages import Count, Message, Share, VocabularyMark
 from schemas.sampling import SamplingParameters
 
 PROFILE_VERSION = 1
 MAX_DICTIONARY_BYTES = 1 << 14
-# Four full tables and a dictionary fit a JSON message; keys that explain the least are left out.
-MAX_TABLE_ENTRIES = 3072
+# Five full tables and a dictionary fit a JSON message; keys that explain the least are left out.
+MAX_TABLE_ENTRIES = 2560
 
 KRuleName = Literal["cost", "fixed", "cu-hlm-online", "cu-hlm-offline"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Key = Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER)]
+Key = Annotated[int, Field(ge=0, lt=2**32)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 Thousandths = Annotated[int, Field(ge=-1000, le=1000)]
 
@@ -87,9 +87,12 @@ class LinearFit(Message):
 
 
 class ResidualTable(Message):
-    """What a token's identity adds: keys, ascending, and the mean of `beta` less its estimate, in thousandths."""
+    """What a token's identity adds: keys, ascending, and the mean of `beta` less its estimate, in thousandths.
 
-    keys: tuple[Key, ...] = Field(max_length=MAX_TABLE_ENTRIES, description="token ids, or two in one number")
+    The key of several tokens is the CRC-32 of their ids in the order of the text, 4 bytes each, little-endian.
+    """
+
+    keys: tuple[Key, ...] = Field(max_length=MAX_TABLE_ENTRIES, description="ids, or the CRC-32 of several")
     thousandths: tuple[Thousandths, ...] = Field(max_length=MAX_TABLE_ENTRIES, description="one for each key")
 
     @model_validator(mode="after")
@@ -109,8 +112,9 @@ class LearnedModel(Message):
     intercept: float = Field(description="added to the weighted sum")
     draft_token: ResidualTable = Field(description="by the draft token")
     previous_token: ResidualTable = Field(description="by the token before it")
-    one_before: ResidualTable = Field(description="by the token before that")
-    pair: ResidualTable = Field(description="by the draft token and the one before it")
+    pair: ResidualTable = Field(description="by the one before it and the draft token")
+    alternative: ResidualTable = Field(description="by the draft token and its likeliest alternative")
+    triple: ResidualTable = Field(description="by the two before it and the draft token")
 
     @model_validator(mode="after")
     def _columns_match(self) -> LearnedModel:

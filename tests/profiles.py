@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_agent.calibration.building import Columns, build_profile, judge
 from edge_agent.calibration.k_rules import RuleChoice
-from edge_agent.learned import PREDICTION_FEATURES, table_keys
+from edge_agent.learned import PREDICTION_FEATURES, TABLES
 from edge_agent.uncertainty import ESTIMATOR_NAMES
 from schemas.messages import VocabularyMark
 from schemas.profile import KRule, KRuleReport, Pair, Profile
@@ -25,7 +25,7 @@ def made_up_columns(num_positions: int = 4000, seed: int = 0) -> Columns:
     token_ids = rng.integers(5, 10, num_positions)
     betas = np.where(token_ids == 7, 1.0, 1 / (1 + np.exp(plain[:, 0] * 2 + 2)))
     scores = np.column_stack([1 / (1 + np.exp(plain[:, 0]))] * len(ESTIMATOR_NAMES))
-    keys = np.array([table_keys(int(token_id), (1, 2)) for token_id in token_ids])
+    keys = np.column_stack([token_ids, *np.tile(np.arange(1, len(TABLES)), (num_positions, 1)).T])
     return Columns(betas, np.ones(num_positions), scores, plain, keys, np.arange(num_positions) % 4 == 0)
 
 

@@ -181,8 +181,9 @@ _EXAMPLES: tuple[Message, ...] = (
             intercept=-1.1,
             draft_token=_TABLE,
             previous_token=_TABLE,
-            one_before=_TABLE,
             pair=_TABLE,
+            alternative=_TABLE,
+            triple=_TABLE,
         ),
     ),
 )

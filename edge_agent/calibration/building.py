@@ -12,7 +12,7 @@ from edge_agent.calibration import fitting
 from edge_agent.calibration.fitting import Column, Matrix
 from edge_agent.calibration.k_rules import RuleChoice
 from edge_agent.calibration.replay import Sample, replay
-from edge_agent.learned import FEATURES, TABLES, table_keys, token_features
+from edge_agent.learned import FEATURES, TABLE_STAGES, TABLES, token_features
 from edge_agent.truncation import truncation
 from edge_agent.uncertainty import ESTIMATOR_NAMES, LEARNED
 from schemas.profile import (
@@ -59,7 +59,7 @@ def as_columns(samples: Sequence[Sample], held_out: Sequence[bool], rule: KRule)
         np.array([each.chance for each in replayed]),
         np.array([sample.scores for sample in samples]),
         np.array([sample.features for sample in samples]),
-        np.array([table_keys(s.token_id, s.previous_ids) for s in samples], np.int64),
+        np.array([sample.keys for sample in samples], np.int64),
         np.array(held_out, np.bool_),
     )
 
@@ -141,19 +141,21 @@ def linear_fit(scores: Column, betas: Column, weights: Column) -> LinearFit:
 def fit_learned(columns: Columns) -> tuple[LearnedModel, Column]:
     """The learned model, fitted on what is not held out, and its `u` at every position, `[n]`.
 
-    In three steps, each on what the one before left: the prediction's features; tables of draft token and the
-    two before; the table of pairs. Then one logistic model over all. On the positions of the fit a key's
-    residual leaves out the position itself, or rare keys would seem to know their own beta.
+    The prediction's features first, then the tables stage by stage, each on what those before it left; last one
+    logistic model over all. On the positions of the fit a key's residual leaves out the position itself, or rare
+    keys would seem to know their own beta.
     """
     fit, betas, counts = ~columns.held_out, columns.betas, columns.weights
-    first = _fitted(columns.plain, betas, counts, fit)
-    singles = [_residuals(columns.keys[:, index], betas - first, counts, fit) for index in range(3)]
-    second = _fitted(np.column_stack([columns.plain, *(column for column, _ in singles)]), betas, counts, fit)
-    pairs = _residuals(columns.keys[:, 3], betas - second, counts, fit)
-    residuals = np.column_stack([column for column, _ in (*singles, pairs)])  # [n, tables]
+    keys = dict(zip(TABLES, columns.keys.T, strict=True))
+    tables: dict[str, ResidualTable] = {}
+    residuals = np.empty((len(betas), 0))  # [n, tables so far]
+    for stage in TABLE_STAGES:
+        left = betas - _fitted(np.column_stack([columns.plain, residuals]), betas, counts, fit)
+        found = {name: _residuals(keys[name], left, counts, fit) for name in stage}
+        tables |= {name: table for name, (_, table) in found.items()}
+        residuals = np.column_stack([residuals, *(column for column, _ in found.values())])
     features = np.column_stack([columns.plain, token_features(columns.plain, residuals)])
     means, scales, weights = _standardised(features, betas, counts, fit)
-    tables = dict(zip(TABLES, (table for _, table in (*singles, pairs)), strict=True))
     model = LearnedModel(
         features=FEATURES,
         means=tuple(means.tolist()),

@@ -19,7 +19,7 @@ from edge_agent.calibration.replay import WIDTHS, Sample, Shares, reach, widest
 from edge_agent.calibration.texts import Stretch
 from edge_agent.drafter import Drafter
 from edge_agent.history import History
-from edge_agent.learned import prediction_features
+from edge_agent.learned import prediction_features, table_keys
 from edge_agent.ledger import Ledger, Origin, Record
 from edge_agent.prediction import LEAST_SHARE, Prediction, predict
 from edge_agent.uncertainty import ESTIMATOR_NAMES, Estimator, estimator
@@ -112,13 +112,13 @@ class Collector:
         scores = tuple(judge(prediction, draft.token_id) for judge in judges)
         # Before the token is committed: its history must not hold the token itself.
         features = tuple(prediction_features(prediction, draft.token_id).tolist())
-        previous_ids = history.last(2)
+        keys = table_keys(prediction, draft.token_id)
         audited = DraftToken(draft.token_id, draft.index, reach(shares, token_ids, draft.token_id))
         ledger.commit(draft.token_id, Origin.SKIPPED, draft=audited, uncertainty=scores[0])
         return Sample(
             draft.token_id,
             draft.weight,
-            previous_ids,
+            keys,
             audited.probability,
             scores,
             features,

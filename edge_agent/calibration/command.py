@@ -16,13 +16,14 @@ from edge_agent.calibration.k_rules import Prices
 from edge_agent.calibration.report import write_report
 from edge_agent.calibration.samples import SampleFile, texts_digest
 from edge_agent.calibration.texts import Stretch, load_stretches
+from edge_agent.learned import PREDICTION_FEATURES, TABLES
 from edge_agent.settings import CalibrateSettings, Mode
 from schemas.errors import ConfigurationError
 from schemas.profile import Pair, Profile
 
 # The draws must be the same after an interruption.
 _DEFAULT_SEED = 0
-# A fit of twenty weights and four tables over less would be noise.
+# A fit of forty weights and five tables over less would be noise.
 _LEAST_SAMPLES = 200
 
 
@@ -120,7 +121,8 @@ def _samples_path(output: Path) -> Path:
 def _subject(pair: Pair, settings: CalibrateSettings, stretches: list[Stretch]) -> dict[str, object]:
     """What the samples are of, as JSON gives it back."""
     subject = {
-        "format": 2,
+        "format": 3,
+        "features": [*PREDICTION_FEATURES, *TABLES],
         "pair": pair.model_dump(mode="json"),
         "sampling": settings.sampling.model_dump(mode="json"),
         "seed": settings.seed or _DEFAULT_SEED,

@@ -42,7 +42,7 @@ class Sample:
 
     token_id: int
     weight: int
-    previous_ids: tuple[int, ...]
+    keys: tuple[int, ...]  # as learned.TABLES
     p: float
     scores: tuple[float, ...]  # as ESTIMATOR_NAMES
     features: tuple[float, ...]  # as learned.PREDICTION_FEATURES

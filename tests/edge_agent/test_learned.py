@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 
 from edge_agent.calibration.building import fit_learned
 from edge_agent.history import History
-from edge_agent.learned import FEATURES, LearnedEstimator, prediction_features, table_keys
+from edge_agent.learned import FEATURES, TABLES, LearnedEstimator, prediction_features, table_keys
 from edge_agent.prediction import predict
 from edge_agent.uncertainty import estimator
 from schemas.errors import ConfigurationError
@@ -30,7 +32,7 @@ def test_the_board_computes_what_the_fit_computed():
     token_ids = [int(prediction.q.argmax()) % 11 for prediction in predictions]
     pairs = list(zip(predictions, token_ids, strict=True))
     columns.plain[:] = [prediction_features(prediction, token_id) for prediction, token_id in pairs]
-    columns.keys[:] = [table_keys(token_id, prediction.history.last(2)) for prediction, token_id in pairs]
+    columns.keys[:] = [table_keys(prediction, token_id) for prediction, token_id in pairs]
     model, fitted = fit_learned(columns)
     judge = LearnedEstimator(model)
     held_out = np.flatnonzero(columns.held_out)
@@ -47,10 +49,35 @@ def test_flat_and_certain_distributions_give_a_finite_uncertainty(logits):
     assert 0 <= judge(prediction, 1) <= 1
 
 
+def _keys(token_id: int, *before: int, likely: dict[int, float]) -> dict[str, int]:
+    logits = np.full(20, -90.0, np.float32)
+    for other, share in likely.items():
+        logits[other] = np.log(share)
+    prediction = predict(logits, SamplingParameters(temperature=1), History(before))
+    return dict(zip(TABLES, table_keys(prediction, token_id), strict=True))
+
+
+def _joint(*token_ids: int) -> int:
+    return zlib.crc32(b"".join(token_id.to_bytes(4, "little") for token_id in token_ids))
+
+
+def test_keys_are_of_the_draft_token_what_stands_before_it_and_what_might_stand_there_instead():
+    keys = _keys(5, 2, 3, likely={4: 0.2, 5: 0.5, 6: 0.3})
+    assert keys == {
+        "draft_token": 5,
+        "previous_token": 3,
+        "pair": _joint(3, 5),
+        "alternative": _joint(5, 6),
+        "triple": _joint(2, 3, 5),
+    }
+    assert _keys(4, 2, 3, likely={4: 0.2, 5: 0.5, 6: 0.3})["alternative"] == _joint(4, 5)
+    assert _keys(5, 2, 3, likely={5: 1.0})["alternative"] == _joint(5, 5)
+
+
 def test_the_beginning_of_a_text_has_keys_too():
-    assert table_keys(5, ()) == (5, 0, 0, 5)
-    assert table_keys(5, (3,)) == (5, 3, 0, 3 * 2**24 + 5)
-    assert table_keys(5, (2, 3)) == (5, 3, 2, 3 * 2**24 + 5)
+    assert _keys(5, likely={5: 1.0})["triple"] == _joint(0, 0, 5)
+    assert _keys(5, 3, likely={5: 1.0})["triple"] == _joint(0, 3, 5)
+    assert _keys(5, likely={5: 1.0})["previous_token"] == 0
 
 
 def test_a_copy_is_told_from_a_token_that_never_followed():

@@ -112,3 +112,13 @@ def test_single_tokens_may_be_impossible():
     prediction = predict(np.array([0, -np.inf, 0], np.float32), PLAIN)
     assert prediction.q.tolist() == [0.5, 0, 0.5]
     assert prediction.truncated(16).token_ids.tolist() == [0, 2]
+
+
+def test_the_likely_tokens_come_with_the_likeliest_first_and_a_flat_distribution_has_none():
+    prediction = predict(
+        np.log(np.array([0.1, 0.0005, 0.6, 0.2995], np.float32)), SamplingParameters(temperature=1)
+    )
+    ids, shares = prediction.likely
+    assert ids.tolist() == [2, 3, 0]
+    assert shares == pytest.approx([0.6, 0.2995, 0.1], abs=1e-6)
+    assert len(predict(np.zeros(5000, np.float32), SamplingParameters()).likely[0]) == 0

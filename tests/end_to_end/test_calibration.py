@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from edge_agent.calibration.replay import Sample, reach
 from edge_agent.calibration.texts import Stretch, load_stretches
 from edge_agent.controller import DEFAULT_START
 from edge_agent.history import History
-from edge_agent.learned import PREDICTION_FEATURES
+from edge_agent.learned import PREDICTION_FEATURES, TABLES
 from edge_agent.settings import AgentSettings, CalibrateSettings
 from runtime.llama import Context, ContextOptions, Model, Span
 from runtime.profile_file import read_profile
@@ -118,7 +119,9 @@ def test_a_drawn_token_is_judged_by_the_text_before_it_alone(stage, text):
     ids = [*stretch.prompt_ids, *stretch.text_ids]
     names = [f"{length} repeat, share followed by d" for length in (1, 2, 3)]
     for at, sample in enumerate(samples, start=len(stretch.prompt_ids)):
-        assert sample.previous_ids == tuple(ids[at - 2 : at])
+        keys = dict(zip(TABLES, sample.keys, strict=True))
+        assert (keys["draft_token"], keys["previous_token"]) == (sample.token_id, ids[at - 1])
+        assert keys["triple"] == zlib.crc32(np.array([*ids[at - 2 : at], sample.token_id], "<u4").tobytes())
         features = dict(zip(PREDICTION_FEATURES, sample.features, strict=True))
         shares = History(ids[:at]).copied(sample.token_id)
         assert [features[name] for name in names] == [share or 0.0 for share in shares]

@@ -89,12 +89,18 @@ def test_columns_of_different_lengths_are_refused():
 def test_the_largest_tables_fit_a_json_message():
     profile = made_up_profile()
     full = ResidualTable(
-        keys=tuple(2**47 + key for key in range(MAX_TABLE_ENTRIES)), thousandths=(-1000,) * MAX_TABLE_ENTRIES
+        keys=tuple(2**31 + key for key in range(MAX_TABLE_ENTRIES)), thousandths=(-1000,) * MAX_TABLE_ENTRIES
     )
     small = ResidualTable(
         keys=tuple(2**23 + key for key in range(MAX_TABLE_ENTRIES)), thousandths=(-1000,) * MAX_TABLE_ENTRIES
     )
-    tables = {"pair": full, "draft_token": small, "previous_token": small, "one_before": small}
+    tables = {
+        "draft_token": small,
+        "previous_token": small,
+        "pair": full,
+        "alternative": full,
+        "triple": full,
+    }
     learned = profile.learned.model_copy(update=tables)
     codebook = {
         "dictionary": base64.b64encode(bytes(MAX_DICTIONARY_BYTES)).decode(),
@@ -144,8 +150,9 @@ def test_a_profile_has_exactly_this_text():
             intercept=-1.0,
             draft_token=table,
             previous_token=table,
-            one_before=table,
             pair=table,
+            alternative=table,
+            triple=table,
         ),
         k_rule=KRule(name="cost", k=16, least_share=0.0625),
         k_rules=(
@@ -176,9 +183,11 @@ def test_a_profile_has_exactly_this_text():
         + columns
         + ',"previous_token":'
         + columns
-        + ',"one_before":'
-        + columns
         + ',"pair":'
+        + columns
+        + ',"alternative":'
+        + columns
+        + ',"triple":'
         + columns
         + '},"k_rule":{"name":"cost","k":16,"least_share":0.0625,"max_left_out":0.0},"k_rules":'
         '[{"rule":{"name":"fixed","k":4,"least_share":0.0,"max_left_out":0.0},"skipped":0.5,"mean_k":3.5,'

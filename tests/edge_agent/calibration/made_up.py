@@ -9,7 +9,7 @@ import numpy as np
 from edge_agent.calibration.drafts import Passage
 from edge_agent.calibration.replay import WIDTHS, Sample, reach, widest
 from edge_agent.calibration.texts import Stretch
-from edge_agent.learned import PREDICTION_FEATURES
+from edge_agent.learned import PREDICTION_FEATURES, TABLES
 from edge_agent.uncertainty import ESTIMATOR_NAMES
 
 NUM_TOKENS = 400
@@ -42,7 +42,7 @@ def sample(given: Context, rng: np.random.Generator) -> Sample:
     return Sample(
         token_id=draft.token_id,
         weight=draft.weight,
-        previous_ids=(1, 2),
+        keys=(draft.token_id, *range(1, len(TABLES))),
         p=min(given.p[draft.token_id], reach(shares, token_ids, draft.token_id) / 256),
         scores=(doubt,) * len(ESTIMATOR_NAMES),
         features=tuple([doubt] * len(PREDICTION_FEATURES)),
