@@ -164,7 +164,7 @@ class CalibrateSettings(AgentSettings):
     verdict_timeout_s: float = Field(
         60.0, gt=0, le=600, description="wait this long for a stretch of up to 97 audits, then give up"
     )
-    positions: int = Field(20_000, ge=200, description="tokens of the text to calibrate on, at most")
+    positions: int = Field(60_000, ge=200, description="tokens of the text to calibrate on, at most")
 
 
 class DoctorSettings(CheckupSettings, AgentSettings):

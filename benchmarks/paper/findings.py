@@ -19,8 +19,7 @@ DEFAULT_RISK, DEFAULT_KEPT = 0.02, 0.99
 
 # The curves of the plots, and whose settings are compared at the papers' point.
 FAMILIES: dict[str, Callable[[str], bool]] = {
-    "ours, held to a risk": lambda name: name.startswith("ours risk"),
-    "ours, fixed thresholds": lambda name: name.startswith("ours threshold"),
+    "ours": lambda name: name.startswith("ours risk"),
     "u-hlm": lambda name: name.startswith("u-hlm"),
     "cu-hlm": lambda name: name.startswith("cu-hlm"),
 }
@@ -68,11 +67,6 @@ def _at_the_papers_point(rows: Rows, target: Sums) -> list[str]:
         return [f"{said} none of ours keeps as much. **Not reached.**"]
     mine = rows[ours]
     lines = [f"{said} ours skips most with `{ours}`: {_skipping(mine)}. **{_against_the_paper(mine)}**"]
-    held = _best(rows, target, "ours risk")
-    if held is not None and held != ours:
-        lines.append(
-            f"Held to a risk instead of a threshold, ours skips most with `{held}`: {_skipping(rows[held])}."
-        )
     if theirs is None:
         return [*lines, "No setting of the papers' methods that was measured keeps as much."]
     other = rows[theirs]

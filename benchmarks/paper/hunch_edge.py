@@ -26,7 +26,7 @@ class HunchEdge:
         updates: dict[str, object] = {"mode": Mode.EDGE if method.edge else Mode.OPPORTUNISTIC}
         if method.risk is not None:
             updates["risk"] = method.risk
-        self._agent = Agent(settings.model_copy(update={**updates, "threshold": method.threshold}))
+        self._agent = Agent(settings.model_copy(update=updates))
         self._onlooker = onlooker
 
     def __enter__(self) -> Self:

@@ -11,10 +11,9 @@ from schemas.profile import LinearFit
 # CU-HLM's offline rule gives one k for its pair (arXiv:2505.11788).
 PAPER_K = 30
 RISK_AVERSE, RISK_PRONE = "risk-averse", "risk-prone"
-RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
+RISKS = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.14)
 # Over the links: the default risk, what keeps the paper's accuracy here, and what skips far more.
 LINK_RISKS = (0.001, 0.02, 0.1)
-THRESHOLDS = (0.02, 0.03, 0.04, 0.05, 0.07)
 # Their estimator knows no other values than twentieths.
 PAPER_THRESHOLDS = (0.1, 0.05, 0.15, 0.3, 0.0)
 
@@ -31,7 +30,7 @@ class Method:
     """One way to answer.
 
     PAPER: `threshold` None asks about every token, `num_entries` None uploads the whole vocabulary; `streams`
-    has the target answer alone. HUNCH: `edge` never asks, `risk` 0 always does, `threshold` stays fixed.
+    has the target answer alone. HUNCH: `edge` never asks, `risk` 0 always does.
     """
 
     name: str
@@ -79,11 +78,6 @@ def at_risk(risk: float) -> Method:
     return Method(f"ours risk {risk:g}", Kind.HUNCH, risk=risk)
 
 
-def at_threshold(threshold: float) -> Method:
-    """Ours at a fixed threshold, for the curve."""
-    return Method(f"ours threshold {threshold:g}", Kind.HUNCH, threshold=threshold)
-
-
 # As a table shows them, by how their names begin.
 _ORDER = (
     "target",
@@ -93,7 +87,6 @@ _ORDER = (
     "cu-hlm risk",
     "cu-hlm threshold",
     "ours risk",
-    "ours threshold",
     "ours exact",
 )
 

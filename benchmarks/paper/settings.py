@@ -46,7 +46,7 @@ class PaperSettings(FileSettings):
         description="seconds for a method over a link, then it ends with the call; none: 60, quick: 5",
     )
     positions: int | None = Field(
-        None, ge=200, description="tokens to calibrate on, at most; none: 20,000, quick: 2,000"
+        None, ge=200, description="tokens to calibrate on, at most; none: 60,000, quick: 2,000"
     )
     work: Path = Field(
         Path("build/bench-paper"),

@@ -72,7 +72,7 @@ def load_stretches(
             if num_positions <= 0:
                 break
     if len({stretch.document % 10 for stretch in stretches}) < 3:
-        raise ConfigurationError("the text is too short: give at least 2,000 tokens, better 20,000")
+        raise ConfigurationError("the text is too short: give at least 2,000 tokens, better 60,000")
     return stretches
 
 

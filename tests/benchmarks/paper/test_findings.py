@@ -95,10 +95,3 @@ def test_speed_on_a_link_is_told_against_all_others_the_faster_ones_too_but_not_
 
 def test_before_ours_is_measured_nothing_is_said_of_it():
     assert len(on_calls({"target": TARGET, "hlm": TARGET})) == 1
-
-
-def test_what_a_risk_reaches_is_said_beside_what_a_threshold_reaches():
-    rows = {"target": TARGET, "ours threshold 0.04": row(495, 80, 15), "ours risk 0.001": row(495, 40, 35)}
-    text = "\n".join(on_calls(rows))
-    assert "ours skips most with `ours threshold 0.04`: 80.0%" in text
-    assert "Held to a risk instead of a threshold, ours skips most with `ours risk 0.001`: 40.0%" in text
