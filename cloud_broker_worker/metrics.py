@@ -99,7 +99,8 @@ class Metrics:
     def replied(self, batch: Batch, began_s: float, ended_s: float) -> None:
         """Enter how long the frames of a batch took; times are time.monotonic()."""
         for work, arrived_at_s in zip(batch.work, batch.arrived_at_s, strict=True):
-            self._distributions[QUEUE_SECONDS].add(began_s - arrived_at_s)
+            if work.draft is not None or work.num_evaluated == 0:  # not the later pieces of a prompt
+                self._distributions[QUEUE_SECONDS].add(began_s - arrived_at_s)
             if work.draft is not None:
                 self._distributions[VERDICT_SECONDS].add(ended_s - arrived_at_s)
 

@@ -35,7 +35,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Work:
-    """What the target model is to do for a session: judge a draft, or (None) take in its prompt.
+    """What the target model is to do for a session: judge a draft, or (None) take in its prompt, or a piece of it.
 
     Evaluate `ids` from `num_evaluated` on, with logits after each of the last `num_rows`.
     """
@@ -45,6 +45,11 @@ class Work:
     ids: list[int]
     num_evaluated: int
     num_rows: int
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens are to be evaluated."""
+        return len(self.ids) - self.num_evaluated
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,12 @@ class SessionTable:
             return Admission(reply=Refused(draft.session, why), reason="too long")
         return Admission(self._begin(session, draft))
 
-    def prefilled(self, session: Session) -> Ready:
-        """The prompt is in the cache."""
-        session.num_evaluated = len(session.ids) - 1
-        return Ready(session.number, len(session.ids))
+    def prefilled(self, work: Work) -> Ready | None:
+        """The prompt is in the cache, or a piece more of it."""
+        session = work.session
+        session.num_evaluated = len(work.ids)
+        is_whole = session.num_evaluated == len(session.ids) - 1
+        return Ready(session.number, len(session.ids)) if is_whole else None
 
     def judged(self, work: Work, verdict: Verdict) -> None:
         """Enter a verdict: what the session knows now, and how much of its cache still holds."""

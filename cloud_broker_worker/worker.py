@@ -232,17 +232,18 @@ class Worker:
                 self.sessions.drop(session)
             return []
         seconds = time.monotonic() - started_s
-        num_tokens = sum(len(work.ids) - work.num_evaluated for work in batch.work)
+        self._scheduler.evaluated(batch, seconds)
+        num_tokens = sum(work.num_tokens for work in batch.work)
         self._busy_s += seconds
         self._counts["target_passes"] += 1
         self._counts["target_tokens"] += num_tokens
         self.measured.evaluated(len(batch.work), num_tokens, seconds)
         return list(zip(batch.work, rows, strict=True))
 
-    def _judge(self, work: Work, rows: Rows) -> WorkerFrame:
+    def _judge(self, work: Work, rows: Rows) -> WorkerFrame | None:
         session, draft = work.session, work.draft
         if draft is None:
-            return self.sessions.prefilled(session)
+            return self.sessions.prefilled(work)
         uniforms = verdict_uniforms(session.seed, draft.end)
         try:
             judgement = judge(rows[:, : session.num_tokens], draft, session.sampling, uniforms)

@@ -45,6 +45,14 @@ class Placement:
         self._retry_at_s = now_s + RETRY_S
         return (trusted or candidates)[0]
 
+    def begin(self, now_s: float) -> None:
+        """A new answer: who is trusted is chosen at once. The others are tried no more often for that.
+
+        Else short answers would open sessions faster than a busy worker takes in their prompts.
+        """
+        if any(self.trusts(name) for name in self.candidates(now_s)):
+            self.choose_at_once()
+
     def choose_at_once(self) -> None:
         """Let the next choice be made without a pause: what was opened last is known to be lost."""
         self._retry_at_s = 0.0
@@ -58,8 +66,10 @@ class Placement:
         self._distrusted.add(worker)
 
     def trust(self, worker: str) -> None:
-        """It gave a sign of life, or it has started anew."""
-        self._distrusted.discard(worker)
+        """It gave a sign of life, or it has started anew: if that is news, it is chosen at once."""
+        if worker in self._distrusted:
+            self._distrusted.remove(worker)
+            self.choose_at_once()
 
     def refused(self, worker: str, now_s: float) -> None:
         """It refused a session."""

@@ -137,7 +137,7 @@ class Verifier:
         """A new answer: open a session for it, without waiting."""
         self._ledger, self._terms = ledger, terms
         self._session, self._asked = None, None
-        self._placement.choose_at_once()
+        self._placement.begin(time.monotonic())
         self.round_trips = RoundTrips()
         self.poll()
 

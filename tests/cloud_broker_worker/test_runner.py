@@ -84,7 +84,7 @@ class Worker:
     def open(self, agent="a", prompt=PROMPT):
         work = self.table.open(agent, opening(prompt=prompt), set()).work
         self.runner.run([work])
-        self.table.prefilled(work.session)
+        self.table.prefilled(work)
         return work.session
 
     def judge(self, sent, outcome=Outcome.ACCEPTED, agent="a", token_id=50):

@@ -10,7 +10,7 @@ import pytest
 from cloud_broker_worker.scheduler import Arrival, Scheduler
 from cloud_broker_worker.sessions import SessionTable
 from schemas.distribution import one_hot
-from schemas.frames import Doubt, Draft, Open, Outcome, Resync, Verdict
+from schemas.frames import Doubt, Draft, Open, Outcome, Ready, Resync, Verdict
 from schemas.sampling import SamplingParameters
 from schemas.vocabulary import Fingerprint
 
@@ -37,7 +37,7 @@ def table_with(*agents, max_sessions=4):
 
 
 def start(table, agent, session=1):
-    table.prefilled(table.open(agent, opening(session), set()).work.session)
+    table.prefilled(table.open(agent, opening(session), set()).work)
 
 
 def scheduler_of(table, *arrivals, max_tokens=100):
@@ -51,7 +51,7 @@ def judged(table, batch):
     """Enter an accepted verdict for each piece of work, and return whose they were."""
     for work in batch.work:
         if work.draft is None:
-            table.prefilled(work.session)
+            table.prefilled(work)
             continue
         outcome, token_id = (Outcome.AUDITED, None) if work.draft.doubt is None else (Outcome.ACCEPTED, 50)
         verdict = Verdict(1, work.draft.epoch, work.draft.position, outcome, token_id, b"")
@@ -111,24 +111,132 @@ def test_a_batch_gathers_all_sessions_up_to_its_tokens():
         assert [agent for agents in batches for agent in agents] == ["a", "b", "c"]
 
 
-def test_work_larger_than_a_batch_is_done_alone_and_holds_up_no_work_before_it():
-    table = table_with("a", "b")
-    scheduler = scheduler_of(
-        table, ("a", ask(5)), ("c", opening(prompt=tuple(range(40)))), ("b", ask(5)), max_tokens=10
-    )
+def test_a_run_larger_than_a_batch_is_done_alone_and_holds_up_no_work_before_it():
+    table = table_with("a", "b", "c")
+    long_run = ask(5, *range(20))
+    scheduler = scheduler_of(table, ("a", ask(5)), ("c", long_run), ("b", ask(5)), max_tokens=10)
     done = []
     while len(scheduler):
         done.append(judged(table, scheduler.next_batch(0)))
     assert done == [["a"], ["c"], ["b"]]
 
 
+LONG = tuple(range(40))
+
+
+def test_a_prompt_is_taken_in_by_pieces_beside_the_drafts_of_others():
+    table = table_with("a", "b")
+    scheduler = scheduler_of(
+        table, ("c", opening(prompt=LONG)), ("a", ask(5)), ("c", ask(40)), ("b", ask(5)), max_tokens=20
+    )
+    sizes, at = [], {"a": 5, "b": 5}
+    for _ in range(3):
+        batch = scheduler.next_batch(0)
+        sizes.append({work.session.agent: work.num_tokens for work in batch.work})
+        for agent in judged(table, batch):
+            if agent in at:
+                at[agent] += 2
+                scheduler.add(Arrival(agent, ask(at[agent]), 0.0))
+    # What drafts leave of 20; a prompt's last token is evaluated with its first draft, which has waited.
+    assert sizes == [
+        {"a": 2, "b": 2, "c": 16},
+        {"a": 2, "b": 2, "c": 16},
+        {"a": 2, "b": 2, "c": 7},
+    ]
+    batch = scheduler.next_batch(0)
+    assert {work.session.agent: work.num_tokens for work in batch.work}["c"] == 2
+
+
+def test_readiness_is_told_once_the_whole_prompt_is_in():
+    table = table_with("a")
+    scheduler = scheduler_of(table, ("c", opening(prompt=LONG)), max_tokens=16)
+    told = []
+    while len(scheduler):
+        (work,) = scheduler.next_batch(0).work
+        told.append(table.prefilled(work))
+    assert told == [None, None, Ready(1, 40)]
+
+
+def test_prompts_get_equal_shares_and_a_short_one_does_not_wait_for_the_long_ones_before_it():
+    table = table_with("z")
+    scheduler = scheduler_of(
+        table, ("a", opening(prompt=LONG)), ("b", opening(prompt=LONG)), ("c", opening()), max_tokens=44
+    )
+    sizes = []
+    while len(scheduler):
+        batch = scheduler.next_batch(0)
+        sizes.append({work.session.agent: work.num_tokens for work in batch.work})
+        judged(table, batch)
+    assert sizes == [{"c": 4, "a": 20, "b": 20}, {"a": 19, "b": 19}]
+
+
+def test_a_prompt_gets_on_even_where_drafts_take_the_whole_budget():
+    table = table_with("a", "b")
+    scheduler = scheduler_of(
+        table, ("c", opening(prompt=LONG)), ("a", ask(5, 6)), ("b", ask(5, 6)), max_tokens=6
+    )
+    assert [(w.session.agent, w.num_tokens) for w in scheduler.next_batch(0).work] == [
+        ("a", 3),
+        ("b", 3),
+        ("c", 6),
+    ]
+
+
+def _largest_piece(scheduler, table, agent):
+    scheduler.add(Arrival(agent, opening(prompt=tuple(range(4000))), 0.0))
+    return max(work.num_tokens for work in scheduler.next_batch(0).work)
+
+
+def test_pieces_are_as_long_as_other_sessions_can_wait_and_whole_where_there_is_none():
+    table = SessionTable(4, n_ctx=5000)
+    start(table, "a")
+    scheduler = scheduler_of(table, ("b", opening(prompt=tuple(range(4000)))), max_tokens=512)
+    sizes = []
+    for tokens_per_s in [100, 100, 100, 1e6, 1e6, 1e6, 1e6, 1e6, 1e6, 1e6]:
+        batch = scheduler.next_batch(0)
+        sizes.append(batch.work[0].num_tokens)
+        judged(table, batch)
+        scheduler.evaluated(batch, batch.work[0].num_tokens / tokens_per_s)
+    # A quarter of a second is 25 tokens at 100 a second; a fast model is believed step by step.
+    assert sizes == [64, 25, 25, 25, 50, 100, 200, 400, 512, 512]
+    assert (
+        _largest_piece(scheduler_of(alone := SessionTable(4, n_ctx=5000), max_tokens=512), alone, "b") == 512
+    )
+
+
+def test_a_session_whose_number_is_opened_anew_takes_in_the_new_prompt_alone():
+    table = table_with("a")
+    scheduler = scheduler_of(table, ("c", opening(prompt=LONG)), max_tokens=16)
+    judged(table, scheduler.next_batch(0))
+    table.drop_agent("c")
+    assert scheduler.next_batch(0).work == []
+    scheduler.add(Arrival("c", opening(), 0.0))
+    assert [work.ids for work in scheduler.next_batch(0).work] == [[1, 2, 3, 4]]
+    assert len(scheduler) == 0
+
+
+def test_a_prompt_that_is_being_taken_in_does_not_give_way_to_another():
+    table = table_with(max_sessions=2)
+    scheduler = scheduler_of(
+        table,
+        ("a", opening(prompt=LONG)),
+        ("b", opening(prompt=LONG)),
+        ("c", opening(prompt=LONG)),
+        max_tokens=16,
+    )
+    done = []
+    while len(scheduler):
+        done += judged(table, scheduler.next_batch(0))
+    assert table.num_evicted == 1
+    assert "".join(done).rstrip("c") == "ab" * 5  # 39 tokens by eights; then "c" takes the place of one
+
+
 @pytest.mark.parametrize(
     ("frame", "num_tokens"),
-    [(ask(5), 2), (ask(5, 6, 7), 4), (audit(5, 6, 7), 2), (audit(5), 0), (opening(), 4)],
+    [(ask(5), 2), (ask(5, 6, 7), 4), (audit(5, 6, 7), 2), (audit(5), 0)],
 )
 def test_no_frame_is_taken_for_smaller_than_it_is(frame, num_tokens):
-    table = table_with() if isinstance(frame, Open) else table_with("a")
-    scheduler = scheduler_of(table, ("a", frame))
+    scheduler = scheduler_of(table_with("a"), ("a", frame))
     (work,) = scheduler.next_batch(0).work
     assert len(work.ids) - work.num_evaluated == num_tokens
     assert num_tokens <= Arrival("a", frame, 0.0).num_tokens <= num_tokens + 2

@@ -40,7 +40,7 @@ def table_of(max_sessions, n_ctx=50):
 
 def start(table, agent="a", session=1, prompt=PROMPT):
     work = table.open(agent, opening(session, prompt), set()).work
-    table.prefilled(work.session)
+    table.prefilled(work)
     return work.session
 
 
@@ -57,7 +57,7 @@ def judge(table, sent, outcome=Outcome.ACCEPTED, token_id=50, agent="a"):
 def test_a_prompt_is_evaluated_all_but_its_last_token(table):
     work = table.open("a", opening(2), set()).work
     assert (work.ids, work.num_evaluated, work.num_rows) == ([1, 2, 3, 4], 0, 0)
-    assert table.prefilled(work.session).known == 5
+    assert table.prefilled(work).known == 5
 
 
 def test_what_is_new_is_evaluated_with_logits_before_each_of_the_drafts_tokens_and_after_the_last(table):
@@ -266,7 +266,7 @@ def test_an_agent_may_have_sessions_of_several_numbers(table):
 def test_a_prompt_of_one_token_needs_no_evaluation_before_its_first_draft(table):
     work = table.open("a", opening(2, prompt=(7,)), set()).work
     assert (work.ids, work.num_evaluated, work.num_rows) == ([], 0, 0)
-    assert table.prefilled(work.session).known == 1
+    assert table.prefilled(work).known == 1
     work = table.admit("a", draft(1, session=2)).work
     assert (work.ids, work.num_evaluated, work.num_rows) == ([7, 9], 0, 2)
 

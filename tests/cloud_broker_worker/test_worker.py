@@ -22,7 +22,7 @@ def test_logits_that_are_no_numbers_cost_their_session_and_not_the_worker() -> N
     for agent in ("broken", "sound"):
         opening = Open(1, Fingerprint(100, bytes(16)), SamplingParameters(), 0, 40, (1, 2, 3))
         admission = worker.sessions.open(agent, opening, set())
-        worker.sessions.prefilled(admission.work.session)
+        worker.sessions.prefilled(admission.work)
     work = worker.sessions.admit("broken", Draft(1, 0, 3, (), (), Doubt(one_hot(9), 0, 1000))).work
     reply = worker._judge(work, np.full((2, 100), np.nan, np.float32))
     assert isinstance(reply, Refused)

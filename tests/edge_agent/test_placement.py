@@ -55,6 +55,19 @@ def test_a_sign_of_life_restores_trust(placement):
     assert choice.choose(0) == best
 
 
+def test_a_new_answer_finds_a_trusted_worker_at_once_and_a_distrusted_one_no_sooner_than_before(placement):
+    choice, best, other = placement
+    assert choice.choose(0) == best
+    choice.begin(0)
+    assert choice.choose(0) == best
+    choice.distrust(best)
+    choice.distrust(other)
+    choice.begin(0.5 * RETRY_S)
+    assert choice.choose(0.5 * RETRY_S) is None
+    choice.trust(best)
+    assert choice.choose(0.5 * RETRY_S) == best
+
+
 def test_a_worker_that_refused_is_left_alone_for_a_while_and_its_reason_stands(placement):
     choice, best, other = placement
     choice.refused(best, 0)
