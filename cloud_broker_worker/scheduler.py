@@ -4,8 +4,8 @@ A batch holds at most one piece of work a session, because the next one depends 
 sessions as the token budget allows. Frames that need no model are answered on the way.
 
 Prompts are taken in by pieces, in what drafts leave of the budget (as Sarathi does, arXiv:2308.16369), in equal shares.
-All pieces of a batch together are no longer than what the target model evaluates in `MAX_HOLD_S`: the verdicts of other
-sessions wait for the pass.
+All pieces of a batch together are no longer than what the target model evaluates in a quarter of a second: the verdicts
+of other sessions wait for the pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cloud_broker_worker.sessions import Admission, Session, SessionTable, Work
 from schemas.frames import Draft, Open
 
 # How long the prompts in a batch may hold up the verdicts of other sessions: an eighth of the usual timeout.
-MAX_HOLD_S = 0.25
+_MAX_HOLD_S = 0.25
 # Tokens of prompts in a batch while others wait: at least, so that each pass gets on; and before any was timed.
 _LEAST_SHARE, _FIRST_SHARE = 16, 64
 
@@ -111,7 +111,7 @@ class Scheduler:
         """Learn from a pass over a batch how much of the prompts may be in one."""
         if seconds <= 0 or all(work.draft is not None for work in batch.work):
             return
-        fits = sum(work.num_tokens for work in batch.work) * MAX_HOLD_S / seconds
+        fits = sum(work.num_tokens for work in batch.work) * _MAX_HOLD_S / seconds
         # Doubled at most: short passes are slow for their size, and one that was fast by chance is not believed.
         self._prompt_tokens = round(min(self._max_tokens, 2 * self._prompt_tokens, max(_LEAST_SHARE, fits)))
 

@@ -16,11 +16,12 @@ from edge_agent.history import History
 from edge_agent.ledger import Ledger, Origin
 from edge_agent.policy import Choice, Policy
 from edge_agent.prediction import predict
+from edge_agent.round_trips import RoundTrips
 from edge_agent.text import Piece, TextAssembler
 from edge_agent.truncation import Truncate
 from edge_agent.uncertainty import Estimator
 from edge_agent.usage import summarise
-from edge_agent.verifier import RoundTrips, SessionTerms, Verifier
+from edge_agent.verifier import SessionTerms, Verifier
 from runtime.llama import Model
 from runtime.seeds import Stream, generator
 from schemas.distribution import DraftToken, TruncatedDistribution

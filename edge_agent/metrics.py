@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 from edge_agent.ledger import Origin
-from edge_agent.verifier import RoundTrips, Verifier
+from edge_agent.round_trips import RoundTrips
+from edge_agent.verifier import Verifier
 from runtime.link_metrics import LinkMetrics
 from runtime.measurements import SECONDS_BOUNDS, Histogram, Kind, Metric, Reading
 from runtime.mqtt import Connection

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from edge_agent.verifier import RoundTrips
+from edge_agent.round_trips import RoundTrips
 from schemas.messages import Usage
 
 # Of all bytes on the socket, both directions, at most this share may tell operators how an agent fares.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.ledger import Ledger, Origin, Record
-from edge_agent.verifier import RoundTrips
+from edge_agent.round_trips import RoundTrips
 from schemas.messages import RecentFigures, Usage
 
 # The divergence of an agent is that of its last so many tokens: the length that the risk is held over.

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from edge_agent.ledger import Ledger, Settled
 from edge_agent.placement import Placement
+from edge_agent.round_trips import RoundTrips, UsualRoundTrip
 from edge_agent.workers import WorkerDirectory
 from runtime.mqtt import Connection, Message
 from schemas import codec
@@ -42,8 +40,6 @@ _LINK_CHECK_S = 0.05
 _AGAIN_S = 1.0
 # An audit that is on its way for this many usual round trips is most likely lost: a question then brings it again.
 _LATE = 4.0
-# What is usual follows the last five or ten verdicts.
-_USUAL_STEP = 0.2
 
 
 @dataclass(frozen=True)
@@ -63,27 +59,6 @@ class _Session:
     boot: int | None
     bodies: BodyCodec
     suspect_since_s: float | None = None
-
-
-@dataclass
-class RoundTrips:
-    """How long the verdicts of one answer took, in seconds."""
-
-    seconds: list[float] = field(default_factory=list)
-    num_missed: int = 0
-
-    @property
-    def median_ms(self) -> float | None:
-        """Their median; None where there were none."""
-        return self._percentile_ms(50)
-
-    @property
-    def p99_ms(self) -> float | None:
-        """Their 99th percentile; None where there were none."""
-        return self._percentile_ms(99)
-
-    def _percentile_ms(self, percentage: float) -> float | None:
-        return float(np.percentile(self.seconds, percentage)) * 1000 if self.seconds else None
 
 
 class Verifier:
@@ -120,7 +95,7 @@ class Verifier:
         self.num_shared = directory.num_tokens
         self._told: tuple[str | None, str | None] = (None, None)
         self.round_trips = RoundTrips()
-        self._usual_s = math.inf  # a verdict's round trip; not known yet
+        self._usual = UsualRoundTrip()
         self.num_refused = 0
 
     def wait_for_worker(self, timeout_s: float) -> bool:
@@ -166,7 +141,9 @@ class Verifier:
             message = self._verdicts.get(min(left_s, _LINK_CHECK_S))
             settled = None if message is None else self._take(message)
             if settled is not None and settled.in_time:
-                self._note_round_trip(time.monotonic() - asked_at_s)
+                took_s = time.monotonic() - asked_at_s
+                self.round_trips.seconds.append(took_s)
+                self._usual.note(took_s)
                 self._asked = None
                 return settled.verdict
             if self._session is None or not self._connection.connected:
@@ -188,7 +165,7 @@ class Verifier:
     def wait_for_audits(self, is_enough: Callable[[], bool]) -> None:
         """Take in audits until they are enough, or all are in, or so late that they are most likely lost."""
         self.poll()
-        deadline_s = time.monotonic() + min(self._again_s, _LATE * self._usual_s)
+        deadline_s = time.monotonic() + min(self._again_s, _LATE * self._usual.seconds)
         while self._can_send and self._ledger is not None and not is_enough():
             if not self._ledger.awaits_audit:
                 if self._ledger.num_pending == 0:
@@ -398,11 +375,6 @@ class Verifier:
         with contextlib.suppress(LinkError):  # who waits sees for himself that the link is gone
             self._publish(self._last_sent, self._session)
         return time.monotonic() + self._again_s
-
-    def _note_round_trip(self, seconds: float) -> None:
-        self.round_trips.seconds.append(seconds)
-        before_s = seconds if math.isinf(self._usual_s) else self._usual_s
-        self._usual_s = before_s + _USUAL_STEP * (seconds - before_s)
 
     def _miss(self) -> None:
         """No verdict: what was asked goes unverified, and its draft is no longer waited for."""

@@ -21,8 +21,8 @@ from edge_agent.controller import MAX_DEBT, RiskController
 from edge_agent.ledger import Ledger, Origin
 from edge_agent.policy import Choice, FixedThreshold, Policy
 from edge_agent.prediction import Prediction, predict
+from edge_agent.round_trips import RoundTrips
 from edge_agent.usage import summarise
-from edge_agent.verifier import RoundTrips
 from runtime.sampling import distribution, largest
 from schemas import codec
 from schemas.audit import encode_betas

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge_agent.ledger import Ledger, Origin, Record
+from edge_agent.round_trips import RoundTrips
 from edge_agent.usage import Recent, mean_divergence, summarise
-from edge_agent.verifier import RoundTrips
 
 
 def books(*records: Record) -> Ledger:
