@@ -113,7 +113,10 @@ class Scheduler:
             return
         fits = sum(work.num_tokens for work in batch.work) * _MAX_HOLD_S / seconds
         # Doubled at most: short passes are slow for their size, and one that was fast by chance is not believed.
-        self._prompt_tokens = round(min(self._max_tokens, 2 * self._prompt_tokens, max(_LEAST_SHARE, fits)))
+        most, size = min(self._max_tokens, 2 * self._prompt_tokens, fits), _LEAST_SHARE
+        while 2 * size <= most:  # by powers of two, so that the same work is mostly cut alike
+            size *= 2
+        self._prompt_tokens = min(self._max_tokens, size)
 
     def _pieces(self, num_tokens: int) -> Iterator[tuple[Work, float]]:
         """As much of the prompts as a batch has room for beside so many tokens.
