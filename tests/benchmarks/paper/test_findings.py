@@ -91,6 +91,10 @@ def test_speed_on_a_link_is_told_against_all_others_the_faster_ones_too_but_not_
     assert "10 times full upload" in line
     assert "2.5 times the papers' fastest that diverges no more (cu-hlm risk-averse)" in line
     assert "0.5 times the target streamed" in line
+    assert "none of the papers'" not in line
+    rows["ours risk 0.02"] = row(500, 80, 15, loss=0.001, seconds=2.0)
+    (line,) = on_links({"LTE": rows})
+    assert "10 times full upload, 0.5 times the target streamed (none of the papers'" in line
 
 
 def test_before_ours_is_measured_nothing_is_said_of_it():
