@@ -56,6 +56,11 @@ class Batch:
     arrived_at_s: list[float] = field(default_factory=list)
     answered: list[tuple[str, Admission]] = field(default_factory=list)
 
+    def add(self, work: Work, arrived_at_s: float) -> None:
+        """One piece of work more."""
+        self.work.append(work)
+        self.arrived_at_s.append(arrived_at_s)
+
 
 class Scheduler:
     """First come, first served, one piece of work a session and batch, up to a number of tokens."""
@@ -98,13 +103,11 @@ class Scheduler:
                 if admission.work.draft is None:
                     self._prompts.append((admission.work, arrival.at_s))
                     continue
-                batch.work.append(admission.work)
-                batch.arrived_at_s.append(arrival.at_s)
+                batch.add(admission.work, arrival.at_s)
                 num_tokens += admission.work.num_tokens
         self._waiting.extendleft(reversed(deferred))
         for work, arrived_at_s in self._pieces(num_tokens):
-            batch.work.append(work)
-            batch.arrived_at_s.append(arrived_at_s)
+            batch.add(work, arrived_at_s)
         return batch
 
     def evaluated(self, batch: Batch, seconds: float) -> None:

@@ -111,10 +111,12 @@ class Answer:
         def choose() -> Choice:
             return self._policy.choose(uncertainty, structured=self._text.is_structured)
 
-        if choose() is Choice.AWAIT:
+        choice = choose()
+        if choice is Choice.AWAIT:
             self._look_ahead(draft)
             self._verifier.wait_for_audits(lambda: choose() is not Choice.AWAIT)
-        return choose() is Choice.SKIP
+            choice = choose()
+        return choice is Choice.SKIP
 
     def _resolve(self, q_hat: TruncatedDistribution, draft: DraftToken, uncertainty: float) -> list[Piece]:
         """Ask about a token in doubt, evaluate it while the verdict is on its way, and do as it says."""

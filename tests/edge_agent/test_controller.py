@@ -206,12 +206,17 @@ def test_an_adversary_who_sees_every_decision_gets_no_more_than_the_debt():
     assert losses.mean() == pytest.approx(0.02 + MAX_DEBT / len(losses), abs=0.001)
 
 
+def skip_all_that_may_be(controller, records):
+    """Sure tokens, skipped until the guard says no; their audits have not come."""
+    while controller.choose(0.0) is Choice.SKIP:
+        records.append(Record(5, Origin.SKIPPED, 200, 0.0))
+
+
 def test_no_more_tokens_wait_for_their_audit_than_may_be_wrong():
     controller = RiskController(0.02, start=0.5)
     records: list[Record] = []
     controller.follow(records)
-    while controller.choose(0.0) is Choice.SKIP:
-        records.append(Record(5, Origin.SKIPPED, 200, 0.0))
+    skip_all_that_may_be(controller, records)
     assert len(records) == 10
     assert controller.max_run == 8  # sent for their audit in time to go on
     for record in records:
@@ -225,8 +230,7 @@ def test_a_sure_token_awaits_audits_that_will_most_likely_make_room_for_it():
     records: list[Record] = []
     controller.follow(records)
     for beta in (0.0, 1.0):
-        while controller.choose(0.0) is Choice.SKIP:
-            records.append(Record(5, Origin.SKIPPED, 200, 0.0))
+        skip_all_that_may_be(controller, records)
         assert controller.choose(0.0) is Choice.AWAIT
         assert controller.choose(1.0) is Choice.ASK
         for record in records[-10:]:
@@ -238,8 +242,7 @@ def test_where_nothing_is_known_of_what_skipped_tokens_cost_it_asks_rather_than_
     controller = RiskController(0.02, start=0.5)
     records: list[Record] = []
     controller.follow(records)
-    while controller.choose(0.0) is Choice.SKIP:
-        records.append(Record(5, Origin.SKIPPED, 200, 0.0))
+    skip_all_that_may_be(controller, records)
     assert controller.choose(0.0) is Choice.ASK
 
 
